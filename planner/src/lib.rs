@@ -1,0 +1,8 @@
+//! Decides, before anything is loaded, what a run will do and how much memory it needs.
+//!
+//! In:    a checked recipe, a description of the model, what the machine has.
+//! Out:   a [`plan::Plan`]: every `auto` answered, every room's part separate.
+//! Never: opens a file, touches a device, imports Burn. Same inputs, same plan.
+
+pub mod architecture;
+pub mod plan;

@@ -1,0 +1,282 @@
+//! What a run will do: the recipe with every `auto` answered, split into the part each room may see.
+//!
+//! In:    made by the planner only.
+//! Out:   read by datasets, models, offload, checkpoints and trainer; written to `plan.json`.
+//! Never: holds anything that was not decided before loading.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::architecture::{DecoderSpec, Linear};
+
+/// The whole plan of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Run name.
+    pub name: String,
+    /// Device string as Burn knows it: `cpu` or `cuda:0`.
+    pub device: DeviceChoice,
+    /// The network and its storage.
+    pub model: ModelPlan,
+    /// What is trained.
+    pub method: LoraPlan,
+    /// Where batches come from.
+    pub data: DataPlan,
+    /// The loop.
+    pub train: TrainPlan,
+    /// The update rule.
+    pub optimizer: OptimizerPlan,
+    /// The learning rate over steps.
+    pub schedule: SchedulePlan,
+    /// What survives.
+    pub checkpoint: CheckpointPlan,
+    /// Held-out measurement; `None` where no evaluation source is given.
+    pub evaluation: Option<EvaluationPlan>,
+    /// What is written per step.
+    pub log: LogPlan,
+    /// Memory by term and by phase.
+    pub memory: MemoryPlan,
+}
+
+/// Where the network computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceChoice {
+    /// The host processor.
+    Cpu,
+    /// NVIDIA card by index.
+    Cuda(usize),
+}
+
+/// Number format of base weights and activations; sums are always f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit IEEE float.
+    F32,
+    /// bfloat16 storage, f32 accumulation.
+    Bf16,
+}
+
+impl Precision {
+    /// Bytes of one number.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Precision::F32 => 4,
+            Precision::Bf16 => 2,
+        }
+    }
+}
+
+/// What is kept of a block between forward and backward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// The block's graph with all that its backward needs.
+    Retain,
+    /// Only the block's input; the block runs forward again in the backward pass.
+    Recompute,
+}
+
+/// The network part of the plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelPlan {
+    /// What the network is.
+    pub spec: DecoderSpec,
+    /// Storage and compute format.
+    pub precision: Precision,
+    /// Per block: graph or input.
+    pub keep: Vec<Keep>,
+}
+
+/// Low-rank adapters on frozen linear layers. Source: Hu et al. 2021, arXiv:2106.09685.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoraPlan {
+    /// Rank of the factors.
+    pub rank: usize,
+    /// Numerator of the scale.
+    pub alpha: f64,
+    /// `alpha / rank`, or `alpha / sqrt(rank)` with rsLoRA (arXiv:2312.03732).
+    pub scale: f64,
+    /// Whether the scale is rsLoRA's (written into `adapter_config.json`).
+    pub rank_stabilized: bool,
+    /// Probability that an input of the adapter is dropped.
+    pub dropout: f64,
+    /// Adapted linear layers, in forward order; every block has the same.
+    pub targets: Vec<Linear>,
+    /// PEFT adapter folder to start from; otherwise A is random and B zero.
+    pub start_from: Option<PathBuf>,
+}
+
+/// How one JSONL file's rows look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowFormat {
+    /// `{"messages": [{"role", "content"}, ...]}`, rendered with the chat template.
+    Messages,
+    /// `{"prompt", "completion"}`, no template; the completion ends with the end-of-text token.
+    PromptCompletion,
+}
+
+/// One file of rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataSource {
+    /// JSONL file.
+    pub path: PathBuf,
+    /// Shape of its rows; `None` means: look at the first row.
+    pub format: Option<RowFormat>,
+}
+
+/// What to do with a row longer than the sequence length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TooLong {
+    /// Leave the row out and count it.
+    Drop,
+    /// Cut its end and count it.
+    Truncate,
+    /// Refuse the run.
+    Error,
+}
+
+/// Where batches come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataPlan {
+    /// Training files, in order.
+    pub sources: Vec<DataSource>,
+    /// Longest row, tokens; also the length of a packed row.
+    pub sequence_length: usize,
+    /// Several rows share one packed row, without seeing each other.
+    pub packing: bool,
+    /// Policy for rows beyond `sequence_length`.
+    pub too_long: TooLong,
+    /// Chat template from the recipe; otherwise the model's own.
+    pub chat_template: Option<String>,
+    /// Seed of the shuffle; order is a function of (seed, epoch).
+    pub seed: u64,
+}
+
+/// How long a run lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Duration {
+    /// Passes over the data.
+    Epochs(f64),
+    /// Optimizer updates.
+    Steps(u64),
+}
+
+/// The loop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainPlan {
+    /// Length of the run.
+    pub duration: Duration,
+    /// Rows (packed rows with packing) of one optimizer step.
+    pub rows_per_step: usize,
+    /// Rows of one forward/backward pass; divides `rows_per_step`.
+    pub micro_batch: usize,
+    /// Seed of adapter initialisation and dropout.
+    pub seed: u64,
+}
+
+/// AdamW. Source: Loshchilov & Hutter 2017, arXiv:1711.05101; decoupled decay as in PyTorch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OptimizerPlan {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Bound of the global gradient norm; `None` does not clip.
+    pub max_grad_norm: Option<f64>,
+}
+
+/// Shape of the learning rate after warmup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleKind {
+    /// Peak rate throughout.
+    Constant,
+    /// Straight line to zero.
+    Linear,
+    /// Half a cosine to zero.
+    Cosine,
+}
+
+/// The learning rate over steps; same arithmetic as transformers' schedulers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SchedulePlan {
+    /// Shape after warmup.
+    pub kind: ScheduleKind,
+    /// Steps of linear rise from zero, or a share of all steps.
+    pub warmup: Warmup,
+}
+
+/// Length of the warmup.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Warmup {
+    /// Number of steps.
+    Steps(u64),
+    /// Share of all steps, 0..=1 (steps = ceil(share * all)).
+    Ratio(f64),
+}
+
+/// What survives a kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointPlan {
+    /// Steps between checkpoints; `None` writes one at the end (and on Ctrl-C) only.
+    pub every_steps: Option<u64>,
+    /// How many to keep.
+    pub keep_last: usize,
+}
+
+/// Held-out measurement before and after training.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvaluationPlan {
+    /// Held-out file.
+    pub source: DataSource,
+    /// Steps between evaluations of the loss; `None` measures before and after only.
+    pub every_steps: Option<u64>,
+    /// Also answer the rows greedily before and after, and count exact answers.
+    pub exact_match: bool,
+    /// Longest generated answer, tokens.
+    pub max_new_tokens: usize,
+    /// Rows answered at once.
+    pub batch_rows: usize,
+    /// At most so many rows; `None` takes all.
+    pub max_rows: Option<usize>,
+}
+
+/// What is written per step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPlan {
+    /// TensorBoard event file beside `metrics.jsonl`.
+    pub tensorboard: bool,
+}
+
+/// One term of the memory estimate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryTerm {
+    /// What it is.
+    pub name: String,
+    /// How much.
+    pub bytes: u64,
+}
+
+/// Memory of the phase that needs most, term by term.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryPlan {
+    /// Terms alive at the peak.
+    pub terms: Vec<MemoryTerm>,
+    /// Their sum.
+    pub peak_bytes: u64,
+    /// What may be used.
+    pub budget_bytes: u64,
+}
