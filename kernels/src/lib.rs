@@ -1,1 +1,26 @@
-//! TODO
+//! The operations Burn lacks for training a decoder block by block, as a Burn backend extension.
+//!
+//! In:    Burn tensors; tokens of a micro-batch laid end to end (`t`), no padding, rows bounded by segments.
+//! Out:   Burn tensors that carry gradients; on the CPU through fused kernels, elsewhere through plain Burn.
+//! Never: knows a model, a file or a plan.
+//!
+//! Each operation exists as a plain-Burn twin ([`twin`]) that runs on every device and is the reference, and
+//! as a CPU kernel ([`cpu`], glued to Burn's Flex backend in [`flex`]). [`autodiff`] holds the hand-written
+//! backward passes once for all backends. Shape letters: `t` tokens, `i` inputs, `o` outputs, `r` rank,
+//! `d` model width, `h` heads times head width, `v` vocabulary.
+
+pub mod autodiff;
+pub mod cpu;
+mod flex;
+mod gemm;
+pub mod head;
+pub mod ops;
+pub mod twin;
+
+pub use ops::{
+    AttentionGeometry, Dropout, Gate, Lora, attention, frozen_linear, gated, lora_linear, rms_norm, rotary,
+    seed_gradient,
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,14 @@
-//! TODO
+//! The network: one decoder described by data, run one block at a time.
+//!
+//! In:    a [`planner::architecture::DecoderSpec`], tensors on a Burn device, token ids.
+//! Out:   hidden states, block by block, on plain tensors or on the block's own autodiff graph.
+//! Never: opens a file, knows an optimizer, or holds more than one block's graph by itself.
+
+pub mod block;
+pub mod context;
+pub mod decoder;
+pub mod generate;
+
+pub use block::{AdapterPair, Block, BlockAdapters, FrozenLinear};
+pub use context::RowContext;
+pub use decoder::Decoder;

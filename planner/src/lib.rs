@@ -5,4 +5,12 @@
 //! Never: opens a file, touches a device, imports Burn. Same inputs, same plan.
 
 pub mod architecture;
+pub mod config;
+pub mod decide;
+pub mod machine;
+pub mod memory;
 pub mod plan;
+pub mod units;
+
+pub use decide::{PlanError, plan, resolved};
+pub use machine::Machine;

@@ -1,0 +1,98 @@
+//! From a recipe file to a plan: parse, look at the data files, fetch and open the model, plan.
+//!
+//! In:    the recipe's path and overrides; the environment (cache folder, hub endpoint and token).
+//! Out:   a [`Prepared`] run.
+//! Never: writes outside the cache.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use checkpoints::source::{FetchEvent, FetchOptions, Place};
+use checkpoints::weights::Weights;
+use planner::plan::Plan;
+use recipes::Recipe;
+
+use crate::args::RecipeArguments;
+use crate::failure::{Failure, OrFail};
+use crate::{machine, progress};
+
+/// Everything that is known before a run directory is made.
+pub struct Prepared {
+    /// The recipe with every `auto` answered.
+    pub recipe: Recipe,
+    /// What will be done.
+    pub plan: Plan,
+    /// The opened model.
+    pub weights: Weights,
+}
+
+/// Parses and checks a recipe.
+pub fn recipe(arguments: &RecipeArguments) -> Result<Recipe, Failure> {
+    let recipe = recipes::read(&arguments.recipe, &arguments.set).or_input()?;
+    let data = recipe.data.sources.iter().map(|source| ("data.sources.path", &source.path));
+    let eval = recipe.eval.iter().map(|eval| ("eval.source.path", &eval.source.path));
+    for (key, path) in data.chain(eval) {
+        must_be_a_file(key, path).or_input()?;
+    }
+    if let Some(folder) = &recipe.method.start_from
+        && !folder.is_dir()
+    {
+        return Err(anyhow!("no such folder: method.start_from: {}; expected a PEFT adapter folder", folder.display()))
+            .or_input();
+    }
+    Ok(recipe)
+}
+
+fn must_be_a_file(key: &str, path: &Path) -> anyhow::Result<()> {
+    let found = std::fs::metadata(path);
+    match found {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(_) => Err(anyhow!("not a file: {key}: {}", path.display())),
+        Err(error) => Err(anyhow!("{error}: {key}: {}; looked beside the recipe and here", path.display())),
+    }
+}
+
+/// Fetches and opens the model, then plans.
+pub fn prepare(recipe: &Recipe) -> Result<Prepared, Failure> {
+    let machine = machine::read().or_run()?;
+    let path = fetch(recipe)?;
+    let weights = Weights::open(&path).or_input()?;
+    let plan =
+        planner::plan(recipe, weights.spec().clone(), &machine).map_err(|error| match error.is_does_not_fit() {
+            true => Failure::DoesNotFit(error.into()),
+            false => Failure::Input(error.into()),
+        })?;
+    Ok(Prepared { recipe: planner::resolved(recipe, &plan), plan, weights })
+}
+
+fn fetch(recipe: &Recipe) -> Result<PathBuf, Failure> {
+    let places =
+        recipe.model.source.0.iter().map(|text| Place::parse(text)).collect::<Result<Vec<_>, _>>().or_input()?;
+    let options = FetchOptions {
+        cache: cache_folder().or_input()?,
+        search_path: std::env::var_os("PATH"),
+        hub_endpoint: variable("HF_ENDPOINT"),
+        hub_token: variable("HF_TOKEN"),
+        offline: variable("HF_HUB_OFFLINE").is_some_and(|value| value != "0"),
+    };
+    let mut show = progress::FetchProgress::default();
+    let events = &mut |event: FetchEvent| show.event(event);
+    checkpoints::source::fetch(&places, recipe.model.sha256.as_deref(), &options, events).or_input()
+}
+
+/// `$TUNE_CACHE`, else `$XDG_CACHE_HOME/tune`, else `~/.cache/tune`.
+fn cache_folder() -> anyhow::Result<PathBuf> {
+    if let Some(folder) = variable("TUNE_CACHE") {
+        return Ok(PathBuf::from(folder));
+    }
+    if let Some(folder) = variable("XDG_CACHE_HOME") {
+        return Ok(Path::new(&folder).join("tune"));
+    }
+    let home =
+        variable("HOME").context("no place for downloads: neither TUNE_CACHE nor HOME is set; set TUNE_CACHE")?;
+    Ok(Path::new(&home).join(".cache/tune"))
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

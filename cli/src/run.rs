@@ -1,0 +1,148 @@
+//! `tune run`: plan, then train. The only file that talks to the trainer.
+//!
+//! In:    a recipe, a run directory.
+//! Out:   the run directory filled; a table of results on stdout.
+//! Never: makes the run directory before recipe, data files, model and plan are known to be good.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::Context;
+use planner::units::bytes_text;
+use trainer::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary};
+
+use crate::args::RunArguments;
+use crate::failure::{Failure, OrFail};
+use crate::plan;
+use crate::prepare::{self, Prepared};
+use crate::progress::{Progress, StepLine, clock};
+use crate::run_directory::{self, RunDirectory};
+
+/// Trains and prints the results.
+pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
+    let mut recipe = prepare::recipe(&arguments.recipe)?;
+    let folder = arguments.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
+    match arguments.resume {
+        true => recipe = run_directory::continued(&folder, &recipe)?,
+        false => run_directory::check_unused(&folder)?,
+    }
+    let prepared = prepare::prepare(&recipe)?;
+    if arguments.resume {
+        run_directory::check_unchanged(&folder, &prepared.recipe)?;
+    }
+    let mut progress = Progress::new();
+    progress.note(plan::text(&prepared.plan).trim_end());
+    let stop = stop_flag().or_run()?;
+    let directory = RunDirectory::open(&folder, &prepared)?;
+    let planned_bytes = prepared.plan.memory.peak_bytes;
+    let outcome =
+        trainer::train(job(prepared, folder.clone(), arguments.resume), &stop, &mut |event| show(&mut progress, event));
+    progress.finished();
+    match outcome {
+        Ok(Outcome::Finished(summary)) => {
+            print!("{}", table(&summary, planned_bytes));
+            Ok(())
+        }
+        Ok(Outcome::Interrupted { step, checkpoint }) => Err(Failure::Interrupted(format!(
+            "interrupted after step {step}: {} is complete; add --resume to go on",
+            checkpoint.display()
+        ))),
+        Err(error) if error.is_bad_input() => {
+            directory.discard();
+            Err(Failure::Input(error.into()))
+        }
+        Err(error) => Err(Failure::Run(error.into())),
+    }
+}
+
+fn job(prepared: Prepared, run_directory: PathBuf, resume: bool) -> Job {
+    let base_name = prepared.recipe.model.source.0.first().cloned().unwrap_or_default();
+    Job { plan: prepared.plan, weights: prepared.weights, run_directory, resume, base_name }
+}
+
+/// The first SIGINT or SIGTERM asks the loop to stop after its step; a second one ends the process at once.
+fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the shutdown looks at the flag before the second line sets it.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .context("cannot listen to signals")?;
+    }
+    Ok(stop)
+}
+
+fn show(progress: &mut Progress, event: Event) {
+    match event {
+        Event::Note(text) => progress.note(&text),
+        Event::Loaded { parameters, trainable, seconds } => {
+            progress.note(&format!("loaded {parameters} parameters in {seconds:.1} s; {trainable} are trained"));
+        }
+        Event::Data(line) => progress.note(&line),
+        Event::Started { steps, first_step } => progress.started(steps, first_step),
+        Event::Step(metrics) => progress.step(&step_line(&metrics)),
+        Event::Evaluating { what, done, of } => progress.evaluating(what, done, of),
+        Event::Evaluated { step, report } => {
+            progress.finished();
+            progress.note(&format!("step {step}: held-out {}", report_text(&report)));
+        }
+        Event::Checkpoint { step, path } => progress.note(&format!("step {step}: checkpoint {}", path.display())),
+    }
+}
+
+fn step_line(metrics: &StepMetrics) -> StepLine {
+    StepLine {
+        step: metrics.step,
+        epoch: metrics.epoch,
+        loss: metrics.loss,
+        learning_rate: metrics.learning_rate,
+        tokens_per_second: metrics.tokens_per_second,
+        step_ms: metrics.step_ms,
+    }
+}
+
+fn report_text(report: &EvaluationReport) -> String {
+    let exact = report.exact.map(|(right, of)| format!(", exact answers {}", share(right, of))).unwrap_or_default();
+    format!(
+        "loss {:.4}, perplexity {:.3}, {} rows in {:.1} s{exact}",
+        report.loss, report.perplexity, report.rows, report.seconds
+    )
+}
+
+fn share(right: usize, of: usize) -> String {
+    format!("{right}/{of} ({:.1} %)", 100.0 * right as f64 / of.max(1) as f64)
+}
+
+/// Results for people: what the run changed, how fast, in how much memory, where the adapter is.
+fn table(summary: &Summary, planned_bytes: u64) -> String {
+    let mut rows = Vec::new();
+    let pair = |what: fn(&EvaluationReport) -> String| {
+        let side = |report: &Option<EvaluationReport>| report.as_ref().map_or("-".to_string(), what);
+        format!("{} -> {}", side(&summary.before), side(&summary.after))
+    };
+    if summary.before.is_some() || summary.after.is_some() {
+        rows.push(("held-out loss", pair(|report| format!("{:.4}", report.loss))));
+        rows.push(("perplexity", pair(|report| format!("{:.3}", report.perplexity))));
+    }
+    if [&summary.before, &summary.after].into_iter().flatten().any(|report| report.exact.is_some()) {
+        rows.push((
+            "exact answers",
+            pair(|report| report.exact.map_or("-".to_string(), |(right, of)| share(right, of))),
+        ));
+    }
+    let speed = summary.tokens as f64 / summary.seconds.max(1e-9);
+    let time = clock(Duration::from_secs_f64(summary.seconds.max(0.0)));
+    rows.push((
+        "training",
+        format!("{} steps, {} tokens in {time}, {speed:.0} tokens/s", summary.steps, summary.tokens),
+    ));
+    rows.push((
+        "peak memory",
+        format!("{} (planned {})", bytes_text(summary.peak_rss_bytes), bytes_text(planned_bytes)),
+    ));
+    rows.push(("adapter", summary.adapter.display().to_string()));
+    rows.into_iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()
+}

@@ -1,0 +1,232 @@
+//! Why rows, a tokenizer or a template cannot be used. Every variant names the file and what to do.
+//!
+//! In:    nothing.
+//! Out:   [`DataError`].
+//! Never: prints.
+
+use std::path::PathBuf;
+
+/// A cause that stops the loading of data.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file cannot be opened or read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A model folder has no `tokenizer.json`.
+    #[error(
+        "{path} not found: the folder needs the tokenizer in one JSON file; transformers writes it with \
+         AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+    )]
+    NoTokenizerFile {
+        /// The file that was looked for.
+        path: PathBuf,
+    },
+    /// A tokenizer file or vocabulary is not what it should be.
+    #[error("{place}: {reason}")]
+    Tokenizer {
+        /// File, or `GGUF metadata`.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The GGUF names a tokenizer family that is not supported.
+    #[error(
+        "tokenizer.ggml.model = \"{model}\" is not supported; supported are \"gpt2\" (byte-level BPE) and \"llama\" (SPM)"
+    )]
+    UnsupportedTokenizer {
+        /// The family.
+        model: String,
+    },
+    /// The GGUF names a pre-tokenizer whose splitting rule is not known; guessing would give other token ids.
+    #[error("tokenizer.ggml.pre = \"{pre}\" is not supported; supported are {supported}")]
+    UnsupportedPreTokenizer {
+        /// The pre-tokenizer.
+        pre: String,
+        /// Those that are known.
+        supported: String,
+    },
+    /// The tokenizer knows more tokens than the model has embeddings.
+    #[error(
+        "the tokenizer has token ids up to {highest}, the model only {rows} embeddings: they do not belong together"
+    )]
+    VocabularyTooLarge {
+        /// Highest id of the tokenizer.
+        highest: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// A row uses a token that the model has no embedding for.
+    #[error("{path}:{line}: token id {id} is outside the model's {rows} embeddings")]
+    TokenOutsideModel {
+        /// Data file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// No end-of-text token is known, so a completion could not end.
+    #[error(
+        "the tokenizer names no end-of-text token; prompt/completion rows need one (eos_token in tokenizer_config.json)"
+    )]
+    NoEndToken,
+    /// `messages` rows but no template.
+    #[error("{path} has `messages` rows but the model has no chat template; give one as data.chat_template")]
+    NoChatTemplate {
+        /// Data file.
+        path: PathBuf,
+    },
+    /// The template does not compile.
+    #[error("the chat template does not compile: {reason}")]
+    BadTemplate {
+        /// What minijinja said, with the line.
+        reason: String,
+    },
+    /// The file holds no row.
+    #[error("{path} holds no row")]
+    EmptyFile {
+        /// Data file.
+        path: PathBuf,
+    },
+    /// One line cannot be used.
+    #[error("{path}:{line}: {cause}")]
+    Row {
+        /// Data file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        cause: RowError,
+    },
+    /// Rows beyond the sequence length under `data.too_long = "error"`.
+    #[error(
+        "{count} rows are longer than data.sequence_length = {limit} tokens (longest {longest}, first at {path}:{line}); \
+         raise data.sequence_length, or set data.too_long to \"drop\" or \"truncate\""
+    )]
+    TooLong {
+        /// Rows beyond the limit.
+        count: usize,
+        /// The limit.
+        limit: usize,
+        /// Tokens of the longest row.
+        longest: usize,
+        /// File of the first such row.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: usize,
+    },
+    /// Nothing to learn from.
+    #[error(
+        "no token is left to train on: {read} rows read, {dropped} of them dropped for being longer than \
+         data.sequence_length = {limit}"
+    )]
+    NothingToTrain {
+        /// Rows in the files.
+        read: usize,
+        /// Rows dropped for their length.
+        dropped: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// What is wrong with one line of a data file.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RowError {
+    /// Not JSON.
+    #[error("column {column}: not valid JSON: {reason}")]
+    Json {
+        /// Column, from 1.
+        column: usize,
+        /// What the parser said.
+        reason: String,
+    },
+    /// Not UTF-8.
+    #[error("column {column}: not valid UTF-8")]
+    Utf8 {
+        /// Byte column, from 1.
+        column: usize,
+    },
+    /// Neither of the known forms, or another one than the file's.
+    #[error("{reason}")]
+    Shape {
+        /// What was expected and found.
+        reason: String,
+    },
+    /// A conversation that does not alternate.
+    #[error("message {message}: {reason}")]
+    Roles {
+        /// Which message, from 1.
+        message: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Nothing to learn in this row: it does not end with an answer.
+    #[error("the row has no answer: its last message must have role \"assistant\"")]
+    NoAnswer,
+    /// An answer without text.
+    #[error("the answer is empty")]
+    EmptyAnswer,
+    /// The template refused the conversation.
+    #[error("the chat template fails on this row: {reason}")]
+    Render {
+        /// What minijinja or `raise_exception` said.
+        reason: String,
+    },
+    /// The template writes an answer's place differently with and without the answer.
+    #[error(
+        "message {message}: the chat template does not render a conversation's beginning as the beginning of the \
+         conversation, so the answer cannot be located; give another template as data.chat_template"
+    )]
+    NotAPrefix {
+        /// Which message, from 1.
+        message: usize,
+    },
+    /// The template ends no answer with a special token, so a trained model would never stop.
+    #[error(
+        "message {message}: the chat template ends the answer with no special token of the tokenizer, so the model would \
+         not learn to stop; give another template as data.chat_template"
+    )]
+    NoTerminator {
+        /// Which message, from 1.
+        message: usize,
+    },
+    /// Beginning-of-text twice.
+    #[error(
+        "the rendered row begins with {count} beginning-of-text tokens; a message repeats what the template writes"
+    )]
+    RepeatedBos {
+        /// How often.
+        count: usize,
+    },
+    /// All tokens are context.
+    #[error("the row has no token to train on")]
+    NothingTrained,
+    /// The tokenizer failed.
+    #[error("the tokenizer fails on this row: {reason}")]
+    Encode {
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl DataError {
+    /// Places a row's fault in its file.
+    pub(crate) fn row(path: &std::path::Path, line: usize, cause: RowError) -> DataError {
+        DataError::Row { path: path.to_path_buf(), line, cause }
+    }
+
+    /// A fault of the tokenizer at `place`.
+    pub(crate) fn tokenizer(place: impl Into<String>, reason: impl ToString) -> DataError {
+        DataError::Tokenizer { place: place.into(), reason: reason.to_string() }
+    }
+}

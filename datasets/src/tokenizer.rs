@@ -1,0 +1,175 @@
+//! Text to token ids and back, with the few facts about special tokens that training needs.
+//!
+//! In:    a model folder, or the tokenizer metadata of a GGUF file.
+//! Out:   a [`Tokenizer`].
+//! Never: adds special tokens that the text does not name; truncates; pads.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::{DataError, RowError};
+use crate::gguf_vocabulary::GgufVocabulary;
+use crate::{folder, gguf_vocabulary};
+
+/// Names that end a turn or a text wherever a tokenizer has them as special tokens. Models are published whose
+/// configuration lists only one of the two that they were trained with; llama.cpp keeps the same list.
+const END_NAMES: [&str; 9] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<|end|>",
+    "<|eom_id|>",
+    "</s>",
+];
+
+/// A tokenizer with its beginning and end tokens and its chat template.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    highest: u32,
+    facts: Facts,
+    special: Vec<u32>,
+}
+
+/// What the files around the vocabulary say.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts {
+    /// Where it came from, for errors.
+    pub(crate) place: String,
+    /// Beginning-of-text token.
+    pub(crate) bos: Option<u32>,
+    /// Tokens that end a text, the tokenizer's own first.
+    pub(crate) eos: Vec<u32>,
+    /// Whether plain text starts with `bos`.
+    pub(crate) adds_bos: bool,
+    /// Jinja source.
+    pub(crate) chat_template: Option<String>,
+}
+
+/// Token ids with the bytes of the text that each covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Byte range of each token in the text.
+    pub offsets: Vec<Range<usize>>,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` and the configuration files around it.
+    pub fn from_folder(folder: &Path) -> Result<Tokenizer, DataError> {
+        let (json, facts) = folder::read(folder)?;
+        Tokenizer::build(&json, |inner| folder::resolve(facts, inner))
+    }
+
+    /// Builds the tokenizer that a GGUF file's metadata describes.
+    pub fn from_gguf(vocabulary: GgufVocabulary) -> Result<Tokenizer, DataError> {
+        let facts = gguf_vocabulary::facts(&vocabulary)?;
+        let json = gguf_vocabulary::tokenizer_json(vocabulary)?;
+        Tokenizer::build(&json, |_| Ok(facts))
+    }
+
+    /// Parses a checked `tokenizer.json` and completes `facts` from what it knows.
+    fn build(
+        json: &serde_json::Value,
+        facts: impl FnOnce(&tokenizers::Tokenizer) -> Result<Facts, DataError>,
+    ) -> Result<Tokenizer, DataError> {
+        let bytes = serde_json::to_vec(json).map_err(|error| DataError::tokenizer("tokenizer.json", error))?;
+        let mut inner =
+            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| DataError::tokenizer("tokenizer.json", error))?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| DataError::tokenizer("tokenizer.json", error))?;
+        let mut facts = facts(&inner)?;
+        let Some(highest) = inner.get_vocab(true).into_values().max() else {
+            return Err(DataError::tokenizer(facts.place, "the vocabulary is empty"));
+        };
+        let mut special: Vec<u32> = inner
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter_map(|(id, token)| token.special.then_some(id))
+            .collect();
+        special.sort_unstable();
+        for id in END_NAMES.iter().filter_map(|name| inner.token_to_id(name)) {
+            if special.binary_search(&id).is_ok() && !facts.eos.contains(&id) {
+                facts.eos.push(id);
+            }
+        }
+        if let Some(id) = facts.bos.iter().chain(&facts.eos).find(|id| inner.id_to_token(**id).is_none()) {
+            return Err(DataError::tokenizer(facts.place, format!("special token id {id} is not in the vocabulary")));
+        }
+        Ok(Tokenizer { inner, highest, facts, special })
+    }
+
+    /// Highest token id plus one.
+    pub fn vocabulary(&self) -> usize {
+        self.highest as usize + 1
+    }
+
+    /// Refuses a model whose embedding has fewer rows than the vocabulary proper has ids. Added tokens may lie beyond
+    /// it (Gemma 3's image token does); rows that use them are refused by [`crate::Dataset::check_vocabulary`].
+    pub fn check_vocabulary(&self, embedding_rows: usize) -> Result<(), DataError> {
+        let added = self.inner.get_added_tokens_decoder();
+        let ids = self.inner.get_vocab(false).into_values().filter(|id| !added.contains_key(id));
+        let needed = ids.chain(self.facts.bos).chain(self.facts.eos.iter().copied()).max().unwrap_or(0);
+        if needed as usize >= embedding_rows {
+            return Err(DataError::VocabularyTooLarge { highest: needed, rows: embedding_rows });
+        }
+        Ok(())
+    }
+
+    /// Token ids of `text`; special tokens written in it are recognised, none is added.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        self.encode_with_offsets(text).map(|encoded| encoded.ids)
+    }
+
+    /// As [`Tokenizer::encode`], with the byte range of each token. A character that several tokens share is covered
+    /// whole by each of them.
+    pub fn encode_with_offsets(&self, text: &str) -> Result<Encoded, DataError> {
+        let encoding =
+            self.inner.encode(text, false).map_err(|error| DataError::tokenizer(&self.facts.place, error))?;
+        let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
+        Ok(Encoded { ids: encoding.get_ids().to_vec(), offsets })
+    }
+
+    /// Text of `ids`, special tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
+        self.inner.decode(ids, true).map_err(|error| DataError::tokenizer(&self.facts.place, error))
+    }
+
+    /// Text of one token as the vocabulary spells it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// All ids that end generation; the first ends a completion in training.
+    pub fn eos(&self) -> &[u32] {
+        &self.facts.eos
+    }
+
+    /// Beginning-of-text token.
+    pub fn bos(&self) -> Option<u32> {
+        self.facts.bos
+    }
+
+    /// Whether plain text (no template) starts with [`Tokenizer::bos`].
+    pub fn adds_bos(&self) -> bool {
+        self.facts.adds_bos && self.facts.bos.is_some()
+    }
+
+    /// The model's own chat template, Jinja source.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.facts.chat_template.as_deref()
+    }
+
+    /// Whether `id` is a special token (a template's marker, not text).
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.binary_search(&id).is_ok() || self.facts.eos.contains(&id)
+    }
+
+    pub(crate) fn encode_row(&self, text: &str) -> Result<Encoded, RowError> {
+        self.encode_with_offsets(text).map_err(|error| RowError::Encode { reason: error.to_string() })
+    }
+}

@@ -1,0 +1,333 @@
+//! CPU kernels under Burn's Flex backend.
+//!
+//! In:    Flex tensors in f32 or bf16; views are made contiguous first.
+//! Out:   fresh contiguous Flex tensors.
+//! Never: mixes dtypes silently: base tensors share one dtype, adapters and norm weights are f32.
+
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::{Bytes, DType, Shape};
+use burn_flex::{FlexTensor, Layout};
+use half::bf16;
+
+use crate::cpu::{self, AttentionGradients, AttentionInputs, AttentionOutputs, Element, GatedInputs, RotaryTable};
+use crate::gemm::{Operand, Scalar, product};
+use crate::ops::{AttentionGeometry, BlockOps, Dropout, Gate, Lora, Rotation};
+
+/// Rows whose outer product is summed at once in f32, so that widened copies of bf16 rows stay in cache.
+const WIDENED_ROWS: usize = 512;
+
+fn tensor<E: Scalar>(values: Vec<E>, shape: [usize; 2]) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from(shape)), dtype::<E>())
+}
+
+fn vector(values: Vec<f32>) -> FlexTensor {
+    let shape = Shape::from([values.len()]);
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+}
+
+fn dtype<E: Scalar>() -> DType {
+    if size_of::<E>() == 2 { DType::BF16 } else { DType::F32 }
+}
+
+fn contiguous(tensor: &FlexTensor) -> FlexTensor {
+    tensor.to_contiguous()
+}
+
+/// The values of a contiguous tensor. Dtypes come from the plan, so a mismatch is our bug.
+fn slice<E: burn::tensor::Element + bytemuck::Pod>(tensor: &FlexTensor) -> &[E] {
+    tensor.as_slice::<E>().unwrap_or_else(|| panic!("kernel got a {:?} tensor, planned otherwise", tensor.dtype()))
+}
+
+fn rows_columns(tensor: &FlexTensor) -> [usize; 2] {
+    let shape = tensor.shape();
+    [shape[0], shape[1]]
+}
+
+/// Runs the body once for the dtype of the tensor.
+macro_rules! by_dtype {
+    ($tensor:expr, $function:ident ( $($argument:expr),* )) => {
+        match $tensor.dtype() {
+            DType::F32 => $function::<f32>($($argument),*),
+            DType::BF16 => $function::<bf16>($($argument),*),
+            other => panic!("CPU kernels compute in f32 and bf16, not in {other:?}"),
+        }
+    };
+}
+
+/// What a generic body needs of an element: gemm, kernels and Burn's storage.
+trait Stored: Scalar + burn::tensor::Element {}
+impl Stored for f32 {}
+impl Stored for bf16 {}
+
+fn narrowed<E: Stored>(values: &[f32]) -> Vec<E> {
+    values.iter().map(|&x| <E as Element>::from_f32(x)).collect()
+}
+
+fn dropped<E: Stored>(x: &[E], dropout: Option<Dropout>) -> Option<Vec<E>> {
+    let dropout = dropout?;
+    let mut y = vec![E::default(); x.len()];
+    dropout.apply(x, &mut y);
+    Some(y)
+}
+
+fn rms_norm<E: Stored>(x: &FlexTensor, w: &FlexTensor, epsilon: f32) -> (FlexTensor, FlexTensor) {
+    let [tokens, width] = rows_columns(x);
+    let (mut y, mut rstd) = (vec![E::default(); tokens * width], vec![0.0; tokens]);
+    cpu::rms_norm_forward(slice::<E>(x), slice(w), epsilon, &mut y, &mut rstd);
+    (tensor(y, [tokens, width]), vector(rstd))
+}
+
+fn rms_norm_dx<E: Stored>(x: &FlexTensor, w: &FlexTensor, rstd: &FlexTensor, dy: &FlexTensor) -> FlexTensor {
+    let mut dx = vec![E::default(); slice::<E>(x).len()];
+    cpu::rms_norm_backward(slice::<E>(x), slice(w), slice(rstd), slice(dy), &mut dx);
+    tensor(dx, rows_columns(x))
+}
+
+fn rotary<E: Stored>(
+    x: &FlexTensor,
+    tables: (&FlexTensor, &FlexTensor),
+    head_dim: usize,
+    rotation: Rotation,
+) -> FlexTensor {
+    let mut y = vec![E::default(); slice::<E>(x).len()];
+    let table = RotaryTable { cos_tr: slice(tables.0), sin_tr: slice(tables.1), head_dim };
+    cpu::rotate(slice::<E>(x), &table, rotation, &mut y);
+    tensor(y, rows_columns(x))
+}
+
+fn gated<E: Stored>(gate: &FlexTensor, up: &FlexTensor, kind: Gate) -> FlexTensor {
+    let mut y = vec![E::default(); slice::<E>(gate).len()];
+    cpu::gated_forward(GatedInputs { gate: slice::<E>(gate), up: slice(up) }, kind, &mut y);
+    tensor(y, rows_columns(gate))
+}
+
+fn gated_backward<E: Stored>(
+    gate: &FlexTensor,
+    up: &FlexTensor,
+    dy: &FlexTensor,
+    kind: Gate,
+) -> (FlexTensor, FlexTensor) {
+    let n = slice::<E>(gate).len();
+    let (mut dgate, mut dup) = (vec![E::default(); n], vec![E::default(); n]);
+    let inputs = GatedInputs { gate: slice::<E>(gate), up: slice(up) };
+    cpu::gated_backward(inputs, slice(dy), kind, &mut dgate, &mut dup);
+    (tensor(dgate, rows_columns(gate)), tensor(dup, rows_columns(gate)))
+}
+
+fn inputs<'a, E: Stored>(
+    qkv: [&'a FlexTensor; 3],
+    geometry: &'a AttentionGeometry,
+) -> AttentionInputs<'a, E> {
+    let [q, k, v] = qkv;
+    AttentionInputs { q_thd: slice(q), k_tgd: slice(k), v_tgd: slice(v), segments: &geometry.segments }
+}
+
+fn shape_of(geometry: &AttentionGeometry) -> cpu::AttentionShape {
+    cpu::AttentionShape {
+        n_heads: geometry.n_heads,
+        n_kv_heads: geometry.n_kv_heads,
+        head_dim: geometry.head_dim,
+        scale: geometry.scale,
+        window: geometry.window,
+    }
+}
+
+fn attention<E: Stored>(qkv: [&FlexTensor; 3], geometry: &AttentionGeometry) -> (FlexTensor, FlexTensor) {
+    let [tokens, width] = rows_columns(qkv[0]);
+    let (mut out, mut lse) = (vec![E::default(); tokens * width], vec![0.0; geometry.n_heads * tokens]);
+    cpu::attention_forward(&inputs::<E>(qkv, geometry), &shape_of(geometry), &mut out, &mut lse);
+    (tensor(out, [tokens, width]), tensor(lse, [geometry.n_heads, tokens]))
+}
+
+fn attention_backward<E: Stored>(
+    qkv: [&FlexTensor; 3],
+    results: [&FlexTensor; 2],
+    dout: &FlexTensor,
+    geometry: &AttentionGeometry,
+) -> (FlexTensor, FlexTensor, FlexTensor) {
+    let [q, k, v] = qkv;
+    let zeros = |like: &FlexTensor| vec![E::default(); slice::<E>(like).len()];
+    let (mut dq, mut dk, mut dv) = (zeros(q), zeros(k), zeros(v));
+    let [out, lse] = results;
+    let outputs = AttentionOutputs { out_thd: slice(out), lse_ht: slice(lse), dout_thd: slice(dout) };
+    let gradients = AttentionGradients { dq_thd: &mut dq, dk_tgd: &mut dk, dv_tgd: &mut dv };
+    cpu::attention_backward(&inputs::<E>(qkv, geometry), &outputs, &shape_of(geometry), gradients);
+    (tensor(dq, rows_columns(q)), tensor(dk, rows_columns(k)), tensor(dv, rows_columns(v)))
+}
+
+fn linear<E: Stored>(x: &FlexTensor, w: &FlexTensor) -> FlexTensor {
+    let ([tokens, inputs], [outputs, _]) = (rows_columns(x), rows_columns(w));
+    let y = product(1.0, Operand::new(slice::<E>(x), tokens, inputs), Operand::new(slice(w), outputs, inputs).t());
+    tensor(y, [tokens, outputs])
+}
+
+fn linear_dx<E: Stored>(w: &FlexTensor, dy: &FlexTensor) -> FlexTensor {
+    let ([tokens, outputs], [_, inputs]) = (rows_columns(dy), rows_columns(w));
+    let dx = product(1.0, Operand::new(slice::<E>(dy), tokens, outputs), Operand::new(slice(w), outputs, inputs));
+    tensor(dx, [tokens, inputs])
+}
+
+fn lora_linear<E: Stored>(
+    x: &FlexTensor,
+    w: &FlexTensor,
+    a: &FlexTensor,
+    b: &FlexTensor,
+    lora: Lora,
+) -> (FlexTensor, FlexTensor) {
+    let ([tokens, inputs], [outputs, _], [rank, _]) = (rows_columns(x), rows_columns(w), rows_columns(a));
+    let x = slice::<E>(x);
+    let mut y = product(1.0, Operand::new(x, tokens, inputs), Operand::new(slice(w), outputs, inputs).t());
+    let x_dropped = dropped(x, lora.dropout);
+    let x = x_dropped.as_deref().unwrap_or(x);
+    let (a, b) = (narrowed::<E>(slice(a)), narrowed::<E>(slice(b)));
+    let u = product(1.0, Operand::new(x, tokens, inputs), Operand::new(&a, rank, inputs).t());
+    E::product(lora.scale, Operand::new(&u, tokens, rank), Operand::new(&b, outputs, rank).t(), 1.0, &mut y);
+    (tensor(y, [tokens, outputs]), tensor(u, [tokens, rank]))
+}
+
+fn lora_du<E: Stored>(dy: &FlexTensor, b: &FlexTensor, lora: Lora) -> FlexTensor {
+    let ([tokens, outputs], [_, rank]) = (rows_columns(dy), rows_columns(b));
+    let b = narrowed::<E>(slice(b));
+    let dy = Operand::new(slice::<E>(dy), tokens, outputs);
+    tensor(product(lora.scale, dy, Operand::new(&b, outputs, rank)), [tokens, rank])
+}
+
+fn lora_dx<E: Stored>(dy: &FlexTensor, w: &FlexTensor, du: &FlexTensor, a: &FlexTensor, lora: Lora) -> FlexTensor {
+    let ([tokens, outputs], [_, inputs], [rank, _]) = (rows_columns(dy), rows_columns(w), rows_columns(a));
+    let dy = Operand::new(slice::<E>(dy), tokens, outputs);
+    let mut dx = product(1.0, dy, Operand::new(slice(w), outputs, inputs));
+    let a = narrowed::<E>(slice(a));
+    let (du, a) = (Operand::new(slice::<E>(du), tokens, rank), Operand::new(&a, rank, inputs));
+    if lora.dropout.is_none() {
+        E::product(1.0, du, a, 1.0, &mut dx);
+    } else {
+        let through = dropped(&product(1.0, du, a), lora.dropout).unwrap_or_default();
+        for (sum, part) in dx.iter_mut().zip(through) {
+            *sum = <E as Element>::from_f32(Element::to_f32(*sum) + Element::to_f32(part));
+        }
+    }
+    tensor(dx, [tokens, inputs])
+}
+
+/// `scale * leftᵀ right` summed in f32 over tokens, `[left columns, right columns]`.
+fn outer<E: Stored>(scale: f32, left: (&[E], usize), right: (&[E], usize)) -> FlexTensor {
+    let ((left, rows), (right, columns)) = (left, right);
+    let mut sum = vec![0.0f32; rows * columns];
+    let widen = |values: &[E]| values.iter().map(|&x| Element::to_f32(x)).collect::<Vec<f32>>();
+    for (left, right) in left.chunks(WIDENED_ROWS * rows).zip(right.chunks(WIDENED_ROWS * columns)) {
+        let tokens = left.len() / rows;
+        let (left, right) = (widen(left), widen(right));
+        f32::product(scale, Operand::new(&left, tokens, rows).t(), Operand::new(&right, tokens, columns), 1.0, &mut sum);
+    }
+    tensor(sum, [rows, columns])
+}
+
+/// [`outer`] where nothing has to be widened.
+fn outer_f32(scale: f32, left: (&[f32], usize), right: (&[f32], usize)) -> FlexTensor {
+    let ((left, rows), (right, columns)) = (left, right);
+    let tokens = left.len() / rows;
+    let sum = product(scale, Operand::new(left, tokens, rows).t(), Operand::new(right, tokens, columns));
+    tensor(sum, [rows, columns])
+}
+
+fn lora_da<E: Stored>(du: &FlexTensor, x: &FlexTensor, lora: Lora) -> FlexTensor {
+    let ([_, rank], [_, inputs]) = (rows_columns(du), rows_columns(x));
+    let (du, x) = (slice::<E>(du), slice::<E>(x));
+    let x_dropped = dropped(x, lora.dropout);
+    let x = x_dropped.as_deref().unwrap_or(x);
+    match (bytemuck::try_cast_slice(du), bytemuck::try_cast_slice(x)) {
+        (Ok(du), Ok(x)) if size_of::<E>() == 4 => outer_f32(1.0, (du, rank), (x, inputs)),
+        _ => outer(1.0, (du, rank), (x, inputs)),
+    }
+}
+
+fn lora_db<E: Stored>(dy: &FlexTensor, u: &FlexTensor, lora: Lora) -> FlexTensor {
+    let ([_, outputs], [_, rank]) = (rows_columns(dy), rows_columns(u));
+    let (dy, u) = (slice::<E>(dy), slice::<E>(u));
+    match (bytemuck::try_cast_slice(dy), bytemuck::try_cast_slice(u)) {
+        (Ok(dy), Ok(u)) if size_of::<E>() == 4 => outer_f32(lora.scale, (dy, outputs), (u, rank)),
+        _ => outer(lora.scale, (dy, outputs), (u, rank)),
+    }
+}
+
+impl BlockOps for Flex {
+    fn rms_norm(x: FlexTensor, w: FlexTensor, epsilon: f32) -> (FlexTensor, FlexTensor) {
+        by_dtype!(x, rms_norm(&contiguous(&x), &contiguous(&w), epsilon))
+    }
+
+    fn rms_norm_dx(x: FlexTensor, w: FlexTensor, rstd: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        by_dtype!(x, rms_norm_dx(&contiguous(&x), &contiguous(&w), &rstd, &contiguous(&dy)))
+    }
+
+    fn rotary(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, head_dim: usize, rotation: Rotation) -> FlexTensor {
+        by_dtype!(x, rotary(&contiguous(&x), (&contiguous(&cos), &contiguous(&sin)), head_dim, rotation))
+    }
+
+    fn gated(gate: FlexTensor, up: FlexTensor, kind: Gate) -> FlexTensor {
+        by_dtype!(gate, gated(&contiguous(&gate), &contiguous(&up), kind))
+    }
+
+    fn gated_backward(gate: FlexTensor, up: FlexTensor, dy: FlexTensor, kind: Gate) -> (FlexTensor, FlexTensor) {
+        by_dtype!(gate, gated_backward(&contiguous(&gate), &contiguous(&up), &contiguous(&dy), kind))
+    }
+
+    fn attention(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        geometry: AttentionGeometry,
+    ) -> (FlexTensor, FlexTensor) {
+        by_dtype!(q, attention([&contiguous(&q), &contiguous(&k), &contiguous(&v)], &geometry))
+    }
+
+    fn attention_backward(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        out: FlexTensor,
+        lse: FlexTensor,
+        dout: FlexTensor,
+        geometry: AttentionGeometry,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let qkv = [&contiguous(&q), &contiguous(&k), &contiguous(&v)];
+        by_dtype!(q, attention_backward(qkv, [&out, &lse], &contiguous(&dout), &geometry))
+    }
+
+    fn linear(x: FlexTensor, w: FlexTensor) -> FlexTensor {
+        by_dtype!(x, linear(&contiguous(&x), &contiguous(&w)))
+    }
+
+    fn linear_dx(w: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        by_dtype!(w, linear_dx(&contiguous(&w), &contiguous(&dy)))
+    }
+
+    fn lora_linear(
+        x: FlexTensor,
+        w: FlexTensor,
+        a: FlexTensor,
+        b: FlexTensor,
+        lora: Lora,
+    ) -> (FlexTensor, FlexTensor) {
+        by_dtype!(x, lora_linear(&contiguous(&x), &contiguous(&w), &contiguous(&a), &contiguous(&b), lora))
+    }
+
+    fn lora_du(dy: FlexTensor, b: FlexTensor, lora: Lora) -> FlexTensor {
+        by_dtype!(dy, lora_du(&contiguous(&dy), &contiguous(&b), lora))
+    }
+
+    fn lora_dx(dy: FlexTensor, w: FlexTensor, du: FlexTensor, a: FlexTensor, lora: Lora) -> FlexTensor {
+        by_dtype!(dy, lora_dx(&contiguous(&dy), &contiguous(&w), &du, &contiguous(&a), lora))
+    }
+
+    fn lora_da(du: FlexTensor, x: FlexTensor, lora: Lora) -> FlexTensor {
+        by_dtype!(x, lora_da(&du, &contiguous(&x), lora))
+    }
+
+    fn lora_db(dy: FlexTensor, u: FlexTensor, lora: Lora) -> FlexTensor {
+        by_dtype!(dy, lora_db(&contiguous(&dy), &u, lora))
+    }
+
+    fn seed_gradient(_y: FlexTensor, _g: FlexTensor) -> FlexTensor {
+        vector(vec![0.0])
+    }
+}

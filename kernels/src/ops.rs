@@ -1,0 +1,214 @@
+//! Public operations and the backend trait behind them.
+//!
+//! In:    tensors on any Burn device, with or without autodiff.
+//! Out:   tensors on the same device. On Flex the fused kernels run; other devices run the plain-Burn [`twin`].
+//! Never: falls back silently on a device that has a kernel; a wrong dtype is a panic, because dtypes are planned.
+
+use std::sync::Arc;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::{Device, Tensor};
+
+pub use crate::cpu::{Dropout, Gate, Rotation};
+use crate::twin;
+
+/// Which rows see which in causal self-attention over packed rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionGeometry {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key/value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Factor on q·k before the softmax.
+    pub scale: f32,
+    /// A query at `i` sees keys `j <= i` with `i - j < window`.
+    pub window: Option<usize>,
+    /// Cumulative bounds of the rows: first 0, last the number of tokens. Attention stays inside a row.
+    pub segments: Arc<Vec<u32>>,
+}
+
+/// Numbers of one low-rank adapter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Lora {
+    /// Factor on the adapter's output, no unit.
+    pub scale: f32,
+    /// Dropout on the adapter's input; `None` in evaluation.
+    pub dropout: Option<Dropout>,
+}
+
+/// Backend side of every operation: what Flex computes with fused kernels and what `Autodiff` wraps with
+/// hand-written backward passes. The twin needs none of this.
+#[backend_extension(Flex, Autodiff)]
+pub trait BlockOps: Backend {
+    /// `y = x * rstd * w`; also returns `rstd`, `[t]`, for the backward pass.
+    fn rms_norm(x: FloatTensor<Self>, w: FloatTensor<Self>, epsilon: f32) -> (FloatTensor<Self>, FloatTensor<Self>);
+    /// Gradient of [`BlockOps::rms_norm`] for `x`.
+    fn rms_norm_dx(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        rstd: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+    /// Rotate-half rotary embedding of every head.
+    fn rotary(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        head_dim: usize,
+        rotation: Rotation,
+    ) -> FloatTensor<Self>;
+    /// `activation(gate) * up`.
+    fn gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, kind: Gate) -> FloatTensor<Self>;
+    /// Gradients of [`BlockOps::gated`] for gate and up.
+    fn gated_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        kind: Gate,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    /// Attention output and the log-sum-exp of each (head, token), `[h, t]` in f32.
+    fn attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        geometry: AttentionGeometry,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    /// Gradients of [`BlockOps::attention`] for q, k and v.
+    #[allow(clippy::too_many_arguments)]
+    fn attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        dout: FloatTensor<Self>,
+        geometry: AttentionGeometry,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    /// `y = x wᵀ`.
+    fn linear(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `dx = dy w`.
+    fn linear_dx(w: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `(y, u)` with `u = dropout(x) aᵀ` and `y = x wᵀ + scale * u bᵀ`.
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        lora: Lora,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    /// `du = scale * dy b`, `[t, r]`.
+    fn lora_du(dy: FloatTensor<Self>, b: FloatTensor<Self>, lora: Lora) -> FloatTensor<Self>;
+    /// `dx = dy w + dropout(du a)`.
+    fn lora_dx(
+        dy: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        du: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        lora: Lora,
+    ) -> FloatTensor<Self>;
+    /// `da = duᵀ dropout(x)` in f32.
+    fn lora_da(du: FloatTensor<Self>, x: FloatTensor<Self>, lora: Lora) -> FloatTensor<Self>;
+    /// `db = scale * dyᵀ u` in f32.
+    fn lora_db(dy: FloatTensor<Self>, u: FloatTensor<Self>, lora: Lora) -> FloatTensor<Self>;
+    /// A zero, `[1]`, whose backward pass hands `g` to `y` (vector-Jacobian product without a multiply).
+    fn seed_gradient(y: FloatTensor<Self>, g: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// Whether the fused CPU kernels serve this device.
+fn is_flex(device: &Device) -> bool {
+    device.clone().inner() == Device::flex()
+}
+
+/// Root-mean-square norm over the last dimension: `x / sqrt(mean(x^2) + epsilon) * w`.
+///
+/// - `x_td`: `[t, d]` in f32 or bf16; `w_d`: f32, frozen (no gradient). Statistics are f32.
+///
+/// Source: Zhang & Sennrich 2019, arXiv:1910.07467.
+pub fn rms_norm(x_td: Tensor<2>, w_d: Tensor<1>, epsilon: f32) -> Tensor<2> {
+    if !is_flex(&x_td.device()) {
+        return twin::rms_norm(x_td, w_d, epsilon);
+    }
+    let (y, _rstd) = <Dispatch as BlockOps>::rms_norm(x_td.into_dispatch(), w_d.into_dispatch(), epsilon);
+    Tensor::from_dispatch(y)
+}
+
+/// Rotary position embedding, rotate-half layout as in transformers.
+///
+/// - `x_th`: `[t, heads * head_dim]`; `cos`, `sin`: f32 `[t, head_dim / 2]`, frozen.
+///
+/// Source: Su et al. 2021, arXiv:2104.09864.
+pub fn rotary(x_th: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, head_dim: usize) -> Tensor<2> {
+    if !is_flex(&x_th.device()) {
+        return twin::rotary(x_th, cos, sin, head_dim);
+    }
+    Tensor::from_dispatch(<Dispatch as BlockOps>::rotary(
+        x_th.into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+        head_dim,
+        Rotation::Forward,
+    ))
+}
+
+/// Gated activation of a feed-forward part: `activation(gate) * up`.
+///
+/// Source: Shazeer 2020, arXiv:2002.05202 (SwiGLU, GeGLU).
+pub fn gated(gate: Tensor<2>, up: Tensor<2>, kind: Gate) -> Tensor<2> {
+    if !is_flex(&gate.device()) {
+        return twin::gated(gate, up, kind);
+    }
+    Tensor::from_dispatch(<Dispatch as BlockOps>::gated(gate.into_dispatch(), up.into_dispatch(), kind))
+}
+
+/// Causal self-attention inside each row, without a tokens-by-tokens matrix on the CPU.
+///
+/// - `q`: `[t, n_heads * head_dim]`; `k`, `v`: `[t, n_kv_heads * head_dim]`; result as `q`.
+///
+/// Source: Dao et al. 2022, arXiv:2205.14135 (tiling, log-sum-exp kept for the backward pass).
+pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, geometry: AttentionGeometry) -> Tensor<2> {
+    if !is_flex(&q.device()) {
+        return twin::attention(q, k, v, &geometry);
+    }
+    let (out, _lse) =
+        <Dispatch as BlockOps>::attention(q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), geometry);
+    Tensor::from_dispatch(out)
+}
+
+/// Frozen linear layer: `x_ti w_oiᵀ`. The weight gets no gradient and keeps no input alive.
+pub fn frozen_linear(x_ti: Tensor<2>, w_oi: Tensor<2>) -> Tensor<2> {
+    if !is_flex(&x_ti.device()) {
+        return twin::frozen_linear(x_ti, w_oi);
+    }
+    Tensor::from_dispatch(<Dispatch as BlockOps>::linear(x_ti.into_dispatch(), w_oi.into_dispatch()))
+}
+
+/// Frozen linear layer with a low-rank update: `x wᵀ + scale * dropout(x) aᵀ bᵀ`.
+///
+/// - `x_ti`, `w_oi`: f32 or bf16, the same; `a_ri`, `b_or`: f32, trainable. `b` at zero equals the base layer.
+///
+/// Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
+pub fn lora_linear(x_ti: Tensor<2>, w_oi: Tensor<2>, a_ri: Tensor<2>, b_or: Tensor<2>, lora: Lora) -> Tensor<2> {
+    if !is_flex(&x_ti.device()) {
+        return twin::lora_linear(x_ti, w_oi, a_ri, b_or, lora);
+    }
+    let (y, _u) = <Dispatch as BlockOps>::lora_linear(
+        x_ti.into_dispatch(),
+        w_oi.into_dispatch(),
+        a_ri.into_dispatch(),
+        b_or.into_dispatch(),
+        lora,
+    );
+    Tensor::from_dispatch(y)
+}
+
+/// A scalar whose `backward()` starts the backward pass of `y` with gradient `g` (a plain tensor of `y`'s shape).
+pub fn seed_gradient(y_td: Tensor<2>, g_td: Tensor<2>) -> Tensor<1> {
+    if !is_flex(&y_td.device()) {
+        return twin::seed_gradient(y_td, g_td);
+    }
+    let g = Tensor::<2>::from_inner(g_td);
+    Tensor::from_dispatch(<Dispatch as BlockOps>::seed_gradient(y_td.into_dispatch(), g.into_dispatch()))
+}

@@ -1,0 +1,200 @@
+//! One transformer block, any family, as its [`DecoderSpec`] describes it.
+//!
+//! In:    the residual stream `x_td`, adapters, the rows' context.
+//! Out:   the residual stream after the block.
+//! Never: branches on a family's name: only on what the description says.
+//!
+//! Shapes: `t` tokens of all rows, `d` hidden, `h` query heads times head width.
+
+use burn::tensor::Tensor;
+use kernels::{AttentionGeometry, Dropout, Gate, Lora};
+use planner::architecture::{Activation, DecoderSpec, Linear};
+
+use crate::context::RowContext;
+
+/// A frozen linear layer: `[outputs, inputs]` and an optional bias `[outputs]`.
+#[derive(Debug, Clone)]
+pub struct FrozenLinear {
+    /// Weight as transformers stores it.
+    pub weight: Tensor<2>,
+    /// Bias in the weight's dtype.
+    pub bias: Option<Tensor<1>>,
+}
+
+/// The two factors of one low-rank update, f32.
+#[derive(Debug, Clone)]
+pub struct AdapterPair {
+    /// `[rank, inputs]`.
+    pub a: Tensor<2>,
+    /// `[outputs, rank]`.
+    pub b: Tensor<2>,
+}
+
+/// The adapters of one block: a pair for each adapted linear layer.
+#[derive(Debug, Clone, Default)]
+pub struct BlockAdapters {
+    /// In the order of [`Linear::ALL`].
+    pub pairs: [Option<AdapterPair>; 7],
+    /// Factor on every adapter's output.
+    pub scale: f32,
+    /// Dropout probability and seed while training.
+    pub dropout: Option<(f32, u64)>,
+}
+
+/// Weights of one block on the device.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// Position in the stack.
+    pub index: usize,
+    /// In the order of [`Linear::ALL`].
+    pub linears: Vec<FrozenLinear>,
+    /// f32, in the order of [`DecoderSpec::block_norms`], offset already added.
+    pub norms: Vec<Tensor<1>>,
+}
+
+/// Rotated queries and keys, and values, of one block.
+pub struct Projections {
+    /// `[t, n_heads * head_dim]`
+    pub q: Tensor<2>,
+    /// `[t, n_kv_heads * head_dim]`
+    pub k: Tensor<2>,
+    /// `[t, n_kv_heads * head_dim]`
+    pub v: Tensor<2>,
+}
+
+/// Which norm of a block; the position in [`Block::norms`] depends on what the family has.
+#[derive(Clone, Copy)]
+enum Norm {
+    Input,
+    Query,
+    Key,
+    PostAttention,
+    PreFeedForward,
+    PostFeedForward,
+}
+
+impl Block {
+    /// The block on rows laid end to end. With autodiff inputs this builds the block's own graph.
+    pub fn forward(
+        &self,
+        spec: &DecoderSpec,
+        x_td: Tensor<2>,
+        context: &RowContext,
+        adapters: &BlockAdapters,
+    ) -> Tensor<2> {
+        let projections = self.project(spec, x_td.clone(), context, adapters);
+        let layer = &spec.layers[self.index];
+        let geometry = AttentionGeometry {
+            n_heads: spec.n_heads,
+            n_kv_heads: spec.n_kv_heads,
+            head_dim: spec.head_dim,
+            scale: spec.attention_scale as f32,
+            window: layer.window,
+            segments: context.segments.clone(),
+        };
+        let mixed_th = kernels::attention(projections.q, projections.k, projections.v, geometry);
+        self.after_attention(spec, x_td, mixed_th, context, adapters)
+    }
+
+    /// Input norm, q/k/v projections, q/k norms and rotation.
+    pub fn project(
+        &self,
+        spec: &DecoderSpec,
+        x_td: Tensor<2>,
+        context: &RowContext,
+        adapters: &BlockAdapters,
+    ) -> Projections {
+        let normed = self.norm(spec, Norm::Input, x_td);
+        let linear = |which, x| self.linear(which, x, context, adapters);
+        let mut q = linear(Linear::Query, normed.clone());
+        let mut k = linear(Linear::Key, normed.clone());
+        let v = linear(Linear::Value, normed);
+        if spec.qk_norm {
+            q = self.head_norm(spec, Norm::Query, q);
+            k = self.head_norm(spec, Norm::Key, k);
+        }
+        let (cos, sin) = context.tables[spec.layers[self.index].rope].clone();
+        let q = kernels::rotary(q, cos.clone(), sin.clone(), spec.head_dim);
+        let k = kernels::rotary(k, cos, sin, spec.head_dim);
+        Projections { q, k, v }
+    }
+
+    /// Output projection, residual, feed-forward part, residual.
+    pub fn after_attention(
+        &self,
+        spec: &DecoderSpec,
+        x_td: Tensor<2>,
+        mixed_th: Tensor<2>,
+        context: &RowContext,
+        adapters: &BlockAdapters,
+    ) -> Tensor<2> {
+        let linear = |which, x| self.linear(which, x, context, adapters);
+        let mut attended = linear(Linear::Output, mixed_th);
+        if spec.sandwich_norms {
+            attended = self.norm(spec, Norm::PostAttention, attended);
+        }
+        let x_td = x_td + attended;
+        let before = if spec.sandwich_norms { Norm::PreFeedForward } else { Norm::PostAttention };
+        let normed = self.norm(spec, before, x_td.clone());
+        let gate = linear(Linear::Gate, normed.clone());
+        let up = linear(Linear::Up, normed);
+        let mut fed = linear(Linear::Down, kernels::gated(gate, up, gate_kind(spec.activation)));
+        if spec.sandwich_norms {
+            fed = self.norm(spec, Norm::PostFeedForward, fed);
+        }
+        x_td + fed
+    }
+
+    fn linear(
+        &self,
+        which: Linear,
+        x_ti: Tensor<2>,
+        context: &RowContext,
+        adapters: &BlockAdapters,
+    ) -> Tensor<2> {
+        let layer = &self.linears[which as usize];
+        let y = match &adapters.pairs[which as usize] {
+            None => kernels::frozen_linear(x_ti, layer.weight.clone()),
+            Some(pair) => {
+                let dropout = adapters.dropout.map(|(probability, seed)| Dropout {
+                    probability,
+                    seed,
+                    stream: (context.stream << 20) | (self.index as u64 * 8 + which as u64),
+                });
+                let lora = Lora { scale: adapters.scale, dropout };
+                kernels::lora_linear(x_ti, layer.weight.clone(), pair.a.clone(), pair.b.clone(), lora)
+            }
+        };
+        match &layer.bias {
+            None => y,
+            Some(bias) => y + bias.clone().unsqueeze::<2>(),
+        }
+    }
+
+    fn norm(&self, spec: &DecoderSpec, which: Norm, x: Tensor<2>) -> Tensor<2> {
+        let skipped = if spec.qk_norm { 0 } else { 2 };
+        let at = match which {
+            Norm::Input => 0,
+            Norm::Query => 1,
+            Norm::Key => 2,
+            Norm::PostAttention => 3 - skipped,
+            Norm::PreFeedForward => 4 - skipped,
+            Norm::PostFeedForward => 5 - skipped,
+        };
+        kernels::rms_norm(x, self.norms[at].clone(), spec.norm_epsilon as f32)
+    }
+
+    /// The norm of each head by itself: heads become rows.
+    fn head_norm(&self, spec: &DecoderSpec, which: Norm, x_th: Tensor<2>) -> Tensor<2> {
+        let [tokens, width] = x_th.dims();
+        let heads = x_th.reshape([tokens * width / spec.head_dim, spec.head_dim]);
+        self.norm(spec, which, heads).reshape([tokens, width])
+    }
+}
+
+fn gate_kind(activation: Activation) -> Gate {
+    match activation {
+        Activation::Silu => Gate::Silu,
+        Activation::GeluTanh => Gate::GeluTanh,
+    }
+}

@@ -1,0 +1,216 @@
+//! The AdamW update, fused into one pass over its four arrays.
+//!
+//! In:    parameters, gradients and the two moments, all `f32`; the step, learning rate and gradient scale.
+//! Out:   parameters and moments updated in place, with the arithmetic of PyTorch's `torch.optim.AdamW`.
+//! Never: lets the number of threads or the way an array is cut into calls change a bit of the result.
+//!
+//! Source: Loshchilov and Hutter 2017, arXiv:1711.05101; PyTorch 2 `_single_tensor_adamw`. The weight decay comes first,
+//! bias corrections are computed in `f64` and folded into two `f32` scalars.
+
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+/// Elements a thread updates at a time.
+const BLOCK: usize = 16 * 1024;
+/// Elements whose squares are summed in `f64` before the sums are added up in ascending order.
+const NORM_BLOCK: usize = 16 * 1024;
+
+/// The constants of AdamW. PyTorch's defaults are 0.9, 0.999, 1e-8 and 1e-2; here every one is stated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the denominator, after the square root.
+    pub epsilon: f64,
+    /// Decoupled weight decay: the parameter shrinks by `learning_rate * weight_decay` each step.
+    pub weight_decay: f64,
+}
+
+/// The arrays of an update; all have one length.
+#[derive(Debug)]
+pub struct AdamWState<'a> {
+    /// Parameters, updated.
+    pub parameters: &'a mut [f32],
+    /// Gradients.
+    pub gradients: &'a [f32],
+    /// First moment, updated; 0 before step 1.
+    pub first_moment: &'a mut [f32],
+    /// Second moment, updated; 0 before step 1.
+    pub second_moment: &'a mut [f32],
+}
+
+/// What one step multiplies by.
+#[derive(Clone, Copy)]
+struct Scalars {
+    gradient_scale: f32,
+    decay: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    /// `sqrt(1 - beta2^step)`.
+    second_correction_root: f32,
+    epsilon: f32,
+    /// `learning_rate / (1 - beta1^step)`.
+    step_size: f32,
+}
+
+impl AdamW {
+    /// Performs update number `step` (the first is 1) with `gradient_scale * gradients` (the clip factor, else 1).
+    ///
+    /// # Panics
+    /// If the lengths differ or `step` is 0: both are our bugs.
+    pub fn update(&self, step: u64, learning_rate: f64, gradient_scale: f32, state: AdamWState<'_>) {
+        let AdamWState { parameters, gradients, first_moment, second_moment } = state;
+        let length = parameters.len();
+        assert!(step > 0, "the first step is number 1");
+        assert_eq!(gradients.len(), length, "gradients of {length} parameters");
+        assert!(first_moment.len() == length && second_moment.len() == length, "moments of {length} parameters");
+        let scalars = self.scalars(step, learning_rate, gradient_scale);
+        let moments = first_moment.par_chunks_mut(BLOCK).zip(second_moment.par_chunks_mut(BLOCK));
+        let blocks = parameters.par_chunks_mut(BLOCK).zip(gradients.par_chunks(BLOCK)).zip(moments);
+        blocks.for_each(|((p, g), (m, v))| update_block(p, g, m, v, scalars));
+    }
+
+    fn scalars(&self, step: u64, learning_rate: f64, gradient_scale: f32) -> Scalars {
+        let correction = |beta: f64| 1.0 - beta.powf(step as f64);
+        Scalars {
+            gradient_scale,
+            decay: (1.0 - learning_rate * self.weight_decay) as f32,
+            one_minus_beta1: (1.0 - self.beta1) as f32,
+            beta2: self.beta2 as f32,
+            one_minus_beta2: (1.0 - self.beta2) as f32,
+            second_correction_root: correction(self.beta2).sqrt() as f32,
+            epsilon: self.epsilon as f32,
+            step_size: (learning_rate / correction(self.beta1)) as f32,
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn update_block(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], s: Scalars) {
+    // Plain multiplications and additions, no fused ones: the same bits on every instruction set.
+    for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+        let gradient = g * s.gradient_scale;
+        // torch's `lerp`: start + weight * (end - start).
+        *m += s.one_minus_beta1 * (gradient - *m);
+        *v = *v * s.beta2 + s.one_minus_beta2 * gradient * gradient;
+        let denominator = v.sqrt() / s.second_correction_root + s.epsilon;
+        *p = *p * s.decay - s.step_size * *m / denominator;
+    }
+}
+
+/// The sum of squares, in `f64`, in an order fixed by the length alone.
+///
+/// Norms of several arrays add up: the global norm is the root of the sum of these, taken in a fixed order of arrays.
+pub fn squared_norm(values: &[f32]) -> f64 {
+    let blocks: Vec<f64> = values.par_chunks(NORM_BLOCK).map(squared_norm_of_block).collect();
+    blocks.iter().sum()
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn squared_norm_of_block(values: &[f32]) -> f64 {
+    let mut lanes = [0.0f64; 16];
+    let groups = values.chunks_exact(16);
+    for (lane, value) in lanes.iter_mut().zip(groups.remainder()) {
+        *lane += f64::from(*value) * f64::from(*value);
+    }
+    for group in groups {
+        for i in 0..16 {
+            lanes[i] += f64::from(group[i]) * f64::from(group[i]);
+        }
+    }
+    lanes.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 };
+    const LENGTH: usize = 3 * BLOCK + 4_321;
+
+    fn values(count: usize, mut state: u64) -> Vec<f32> {
+        let next = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        (0..count).map(next).collect()
+    }
+
+    /// Parameters and moments after `steps` updates, each made in pieces of `piece` elements.
+    fn run(adamw: AdamW, steps: u64, piece: usize) -> [Vec<f32>; 3] {
+        let (mut p, mut m, mut v) = (values(LENGTH, 1), vec![0.0; LENGTH], vec![0.0; LENGTH]);
+        for step in 1..=steps {
+            let g = values(LENGTH, 100 + step);
+            let moments = m.chunks_mut(piece).zip(v.chunks_mut(piece));
+            for ((p, g), (m, v)) in p.chunks_mut(piece).zip(g.chunks(piece)).zip(moments) {
+                let state = AdamWState { parameters: p, gradients: g, first_moment: m, second_moment: v };
+                adamw.update(step, 1e-2 / step as f64, 0.5, state);
+            }
+        }
+        [p, m, v]
+    }
+
+    #[test]
+    fn ten_updates_equal_the_same_updates_in_f64() {
+        let [found, ..] = run(ADAMW, 10, LENGTH);
+        let (mut p, mut m, mut v) = (values(LENGTH, 1), vec![0.0f64; LENGTH], vec![0.0f64; LENGTH]);
+        let mut parameters: Vec<f64> = p.drain(..).map(f64::from).collect();
+        for step in 1..=10u64 {
+            let rate = 1e-2 / step as f64;
+            for (i, g) in values(LENGTH, 100 + step).iter().enumerate() {
+                let g = f64::from(*g) * 0.5;
+                m[i] = 0.9 * m[i] + 0.1 * g;
+                v[i] = 0.95 * v[i] + 0.05 * g * g;
+                let (m_hat, v_hat) =
+                    (m[i] / (1.0 - 0.9f64.powi(step as i32)), v[i] / (1.0 - 0.95f64.powi(step as i32)));
+                parameters[i] -= rate * 0.1 * parameters[i];
+                parameters[i] -= rate * m_hat / (v_hat.sqrt() + 1e-8);
+            }
+        }
+        for (i, (f, e)) in found.iter().zip(&parameters).enumerate() {
+            assert!((f64::from(*f) - e).abs() < 1e-6, "parameter {i}: {f} instead of {e}");
+        }
+    }
+
+    #[test]
+    fn the_first_step_moves_by_the_learning_rate_against_the_sign_of_the_gradient() {
+        let adamw = AdamW { weight_decay: 0.0, ..ADAMW };
+        let (mut p, mut m, mut v) = ([1.0f32, 1.0], [0.0f32; 2], [0.0f32; 2]);
+        let state =
+            AdamWState { parameters: &mut p, gradients: &[3.0, -0.2], first_moment: &mut m, second_moment: &mut v };
+        adamw.update(1, 0.25, 1.0, state);
+        assert!((p[0] - 0.75).abs() < 1e-6 && (p[1] - 1.25).abs() < 1e-6, "{p:?}");
+    }
+
+    #[test]
+    fn cutting_an_update_into_pieces_changes_no_bit() {
+        let whole = run(ADAMW, 3, LENGTH);
+        for piece in [1_000, 7_777, BLOCK, BLOCK + 1] {
+            assert!(run(ADAMW, 3, piece) == whole, "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn one_and_two_threads_give_the_same_bits() {
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| (run(ADAMW, 2, LENGTH), squared_norm(&values(LENGTH, 5)).to_bits()))
+        };
+        assert!(on(1) == on(2));
+    }
+
+    #[test]
+    fn the_squared_norm_equals_the_plain_sum() {
+        for length in [0, 1, 17, NORM_BLOCK, LENGTH] {
+            let x = values(length, 9);
+            let plain: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+            assert!((squared_norm(&x) - plain).abs() <= 1e-12 * plain, "{length}");
+        }
+        assert!(squared_norm(&[1.0, f32::NAN]).is_nan());
+    }
+}

@@ -1,0 +1,100 @@
+//! Ranges: values of the right type that cannot work are refused with their number.
+//!
+//! In:    a parsed recipe.
+//! Out:   nothing, or [`RecipeError::Range`].
+//! Never: looks at files or the machine.
+
+use crate::{MicroBatch, Recipe, RecipeError};
+
+/// Checks every range that needs nothing but the recipe.
+pub(crate) fn check(recipe: &Recipe) -> Result<(), RecipeError> {
+    check_name(&recipe.name)?;
+    check_method(recipe)?;
+    check_batches(recipe)?;
+    check_length(recipe)?;
+    check_optimizer(recipe)?;
+    check_checksum(recipe)?;
+    check_counts(recipe)
+}
+
+fn demand(holds: bool, key: &'static str, value: impl ToString, expected: &str) -> Result<(), RecipeError> {
+    match holds {
+        true => Ok(()),
+        false => Err(RecipeError::Range { key, value: value.to_string(), expected: expected.to_string() }),
+    }
+}
+
+fn check_name(name: &str) -> Result<(), RecipeError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let holds = !name.is_empty() && name.len() <= 100 && !name.starts_with('.') && name.chars().all(plain);
+    demand(
+        holds,
+        "name",
+        format!("{name:?}"),
+        "it names a directory: 1 to 100 of a-z A-Z 0-9 . _ -, not starting with a dot",
+    )
+}
+
+fn check_method(recipe: &Recipe) -> Result<(), RecipeError> {
+    let method = &recipe.method;
+    demand((1..=65536).contains(&method.rank), "method.rank", method.rank, "expected 1 to 65536")?;
+    demand(method.alpha.is_finite() && method.alpha > 0.0, "method.alpha", method.alpha, "expected > 0")?;
+    demand((0.0..1.0).contains(&method.dropout), "method.dropout", method.dropout, "expected 0 <= dropout < 1")
+}
+
+fn check_batches(recipe: &Recipe) -> Result<(), RecipeError> {
+    let (length, tokens) = (recipe.data.sequence_length, recipe.train.tokens_per_step);
+    demand((2..=1 << 24).contains(&length), "data.sequence_length", length, "expected 2 to 16777216 tokens")?;
+    let holds = tokens >= length && tokens.is_multiple_of(length) && tokens <= 1 << 32;
+    demand(holds, "train.tokens_per_step", tokens, &format!("expected a multiple of data.sequence_length = {length}"))?;
+    let rows = tokens / length;
+    if let MicroBatch::Rows(micro) = recipe.train.micro_batch {
+        let expected = format!("expected a divisor of the {rows} rows of a step (tokens_per_step / sequence_length)");
+        demand(rows.is_multiple_of(micro), "train.micro_batch", micro, &expected)?;
+    }
+    demand(!recipe.data.sources.is_empty(), "data.sources", "[]", "expected at least one [[data.sources]] with a path")
+}
+
+fn check_length(recipe: &Recipe) -> Result<(), RecipeError> {
+    match (recipe.train.epochs, recipe.train.steps) {
+        (Some(epochs), None) => demand(epochs.is_finite() && epochs > 0.0, "train.epochs", epochs, "expected > 0"),
+        (None, Some(steps)) => demand((1..1 << 40).contains(&steps), "train.steps", steps, "expected >= 1"),
+        (Some(epochs), Some(steps)) => {
+            let value = format!("{epochs} and train.steps = {steps}");
+            demand(false, "train.epochs", value, "expected one of the two")
+        }
+        (None, None) => demand(false, "train.epochs", "absent", "expected train.epochs or train.steps"),
+    }
+}
+
+fn check_optimizer(recipe: &Recipe) -> Result<(), RecipeError> {
+    let optimizer = &recipe.optimizer;
+    let rate = optimizer.learning_rate;
+    demand(rate.is_finite() && rate > 0.0, "optimizer.learning_rate", rate, "expected > 0 and finite")?;
+    for beta in optimizer.betas {
+        demand((0.0..1.0).contains(&beta), "optimizer.betas", beta, "expected 0 <= beta < 1")?;
+    }
+    let epsilon = optimizer.epsilon;
+    demand(epsilon.is_finite() && epsilon > 0.0, "optimizer.epsilon", epsilon, "expected > 0 and finite")?;
+    let decay = optimizer.weight_decay;
+    demand(decay.is_finite() && decay >= 0.0, "optimizer.weight_decay", decay, "expected >= 0 and finite")
+}
+
+fn check_checksum(recipe: &Recipe) -> Result<(), RecipeError> {
+    let Some(sum) = &recipe.model.sha256 else { return Ok(()) };
+    let holds = sum.len() == 64 && sum.chars().all(|c| c.is_ascii_hexdigit());
+    demand(holds, "model.sha256", format!("{sum:?}"), "expected 64 hexadecimal digits")
+}
+
+fn check_counts(recipe: &Recipe) -> Result<(), RecipeError> {
+    let at_least_one = |key, value: Option<u64>| match value {
+        Some(0) => demand(false, key, 0, "expected >= 1, or leave the key out"),
+        _ => Ok(()),
+    };
+    at_least_one("checkpoint.every_steps", recipe.checkpoint.every_steps)?;
+    at_least_one("checkpoint.keep_last", Some(recipe.checkpoint.keep_last as u64))?;
+    let Some(eval) = &recipe.eval else { return Ok(()) };
+    at_least_one("eval.every_steps", eval.every_steps)?;
+    at_least_one("eval.max_new_tokens", Some(eval.max_new_tokens as u64))?;
+    at_least_one("eval.max_rows", eval.max_rows.map(|rows| rows as u64))
+}

@@ -1,0 +1,81 @@
+//! Every value that a recipe may leave out, in one place. `recipe.toml` of a run shows them all written out.
+//!
+//! In:    nothing.
+//! Out:   functions that serde calls for an absent key.
+//! Never: a default for a key that has no usual value (rank, alpha, learning rate, sequence length, tokens per step, length of the run):
+//!        those must be written.
+//!
+//! | key | default | why |
+//! |---|---|---|
+//! | `model.precision` | `"auto"` | bf16 where the machine multiplies it fast, f32 elsewhere |
+//! | `method.dropout` | 0 | PEFT's default |
+//! | `method.targets` | `"all-linear"` | every linear layer of a block, never the head |
+//! | `method.rank_stabilized` | false | scale `alpha / rank`, PEFT's default |
+//! | `data.packing` | true | no result changes but the rows that share a step; padding costs time |
+//! | `data.too_long` | `"error"` | nothing is left out unasked |
+//! | `train.micro_batch`, `train.keep` | `"auto"` | change speed and memory only |
+//! | `train.seed` | 42 | |
+//! | `optimizer.betas` | [0.9, 0.999] | PyTorch |
+//! | `optimizer.epsilon` | 1e-8 | PyTorch |
+//! | `optimizer.weight_decay` | 0 | transformers' Trainer |
+//! | `optimizer.max_grad_norm` | 1.0 | transformers' Trainer; `"none"` does not clip |
+//! | `schedule.warmup` | 0 | |
+//! | `checkpoint.keep_last` | 2 | |
+//! | `eval.exact_match` | false | |
+//! | `eval.max_new_tokens` | 64 | |
+//! | `log.tensorboard` | true | |
+//! | `hardware.device`, `hardware.memory` | `"auto"` | |
+//!
+//! Absent without a default value: `model.sha256` (not checked), `method.start_from` (a fresh adapter), `data.chat_template` (the model's
+//! own), `checkpoint.every_steps` (at the end only), `[eval]` (no evaluation), `eval.every_steps` (before and after only),
+//! `eval.max_rows` (all rows), a source's `format` (decided by the first row).
+
+use crate::values::{KeepChoice, MaxGradNorm, MicroBatch, TargetNames, WarmupLength};
+
+pub(crate) fn targets() -> TargetNames {
+    TargetNames::AllLinear
+}
+
+pub(crate) fn packing() -> bool {
+    true
+}
+
+pub(crate) fn micro_batch() -> MicroBatch {
+    MicroBatch::Auto
+}
+
+pub(crate) fn keep() -> KeepChoice {
+    KeepChoice::Auto
+}
+
+pub(crate) fn seed() -> u64 {
+    42
+}
+
+pub(crate) fn betas() -> [f64; 2] {
+    [0.9, 0.999]
+}
+
+pub(crate) fn epsilon() -> f64 {
+    1e-8
+}
+
+pub(crate) fn max_grad_norm() -> MaxGradNorm {
+    MaxGradNorm::Bound(1.0)
+}
+
+pub(crate) fn warmup() -> WarmupLength {
+    WarmupLength::Steps(0)
+}
+
+pub(crate) fn keep_last() -> usize {
+    2
+}
+
+pub(crate) fn max_new_tokens() -> usize {
+    64
+}
+
+pub(crate) fn tensorboard() -> bool {
+    true
+}

@@ -1,0 +1,62 @@
+//! `--set a.b=VALUE`: one value put into a recipe's table.
+//!
+//! In:    the argument's text and the table.
+//! Out:   the changed table.
+//! Never: checks whether the key is known; deserialising the table does.
+
+use toml::{Table, Value};
+
+use crate::RecipeError;
+
+/// Keys of which a recipe has one or the other: setting the first removes the second.
+const ALTERNATIVES: [(&str, &str); 2] = [("train.steps", "train.epochs"), ("train.epochs", "train.steps")];
+
+/// Puts one `key=value` into `table`.
+pub(crate) fn apply(table: &mut Table, argument: &str) -> Result<(), RecipeError> {
+    let refuse = |message: &str| RecipeError::Override { argument: argument.to_string(), message: message.to_string() };
+    let (key, text) = argument.split_once('=').ok_or_else(|| refuse("expected KEY=VALUE, such as train.steps=50"))?;
+    let key = key.trim();
+    if key.is_empty() || key.split('.').any(str::is_empty) {
+        return Err(refuse("the key is empty or has an empty part"));
+    }
+    let value = value_of(text.trim()).ok_or_else(|| refuse("the value is not valid TOML"))?;
+    set(table, key, value).map_err(|message| refuse(&message))?;
+    for (written, other) in ALTERNATIVES {
+        if key == written {
+            remove(table, other);
+        }
+    }
+    Ok(())
+}
+
+/// TOML if it is TOML; else the text itself, unless it starts like a quoted text, a list or a table.
+fn value_of(text: &str) -> Option<Value> {
+    if let Ok(mut table) = format!("value = {text}").parse::<Table>()
+        && table.len() == 1
+    {
+        return table.remove("value");
+    }
+    let structured = text.starts_with(['"', '\'', '[', '{']) || text.contains('\n') || text.is_empty();
+    (!structured).then(|| Value::String(text.to_string()))
+}
+
+fn set(table: &mut Table, key: &str, value: Value) -> Result<(), String> {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_string(), value);
+            Ok(())
+        }
+        Some((section, rest)) => match table.entry(section).or_insert_with(|| Value::Table(Table::new())) {
+            Value::Table(inner) => set(inner, rest, value),
+            _ => Err(format!("`{section}` is not a section")),
+        },
+    }
+}
+
+fn remove(table: &mut Table, key: &str) {
+    if let Some((section, leaf)) = key.split_once('.')
+        && let Some(Value::Table(inner)) = table.get_mut(section)
+    {
+        inner.remove(leaf);
+    }
+}

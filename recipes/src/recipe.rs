@@ -1,0 +1,315 @@
+//! The shape of a recipe: one struct a section.
+//!
+//! In:    TOML, through serde.
+//! Out:   typed sections; `auto` is a value of its own.
+//! Never: accepts a key it does not know.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::defaults;
+use crate::values::{DeviceName, KeepChoice, MaxGradNorm, MemorySize, MicroBatch, Sources, TargetNames, WarmupLength};
+
+/// A whole recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the run; also of its directory under `runs/`.
+    pub name: String,
+    /// What is tuned.
+    pub model: ModelSection,
+    /// How it is tuned.
+    pub method: MethodSection,
+    /// On which rows.
+    pub data: DataSection,
+    /// For how long, in which portions.
+    pub train: TrainSection,
+    /// By which update rule.
+    pub optimizer: OptimizerSection,
+    /// The learning rate over steps.
+    pub schedule: ScheduleSection,
+    /// What survives a kill.
+    #[serde(default)]
+    pub checkpoint: CheckpointSection,
+    /// Held-out measurement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<EvalSection>,
+    /// What is written per step.
+    #[serde(default)]
+    pub log: LogSection,
+    /// Where it runs.
+    #[serde(default)]
+    pub hardware: HardwareSection,
+}
+
+/// `[model]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// A place, or a list of places that hold the same file.
+    pub source: Sources,
+    /// SHA-256 of a single-file source, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Number format of base weights and activations.
+    #[serde(default)]
+    pub precision: PrecisionChoice,
+}
+
+/// `model.precision`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionChoice {
+    /// The planner answers.
+    #[default]
+    Auto,
+    /// 32-bit float.
+    F32,
+    /// bfloat16 with f32 accumulation.
+    Bf16,
+}
+
+/// `[method]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MethodSection {
+    /// What is trained.
+    pub kind: MethodKind,
+    /// Rank of the factors.
+    pub rank: usize,
+    /// Numerator of the scale.
+    pub alpha: f64,
+    /// Share of adapter inputs dropped, `[0, 1)`.
+    #[serde(default)]
+    pub dropout: f64,
+    /// Which linear layers get an adapter.
+    #[serde(default = "defaults::targets")]
+    pub targets: TargetNames,
+    /// Scale `alpha / sqrt(rank)` (rsLoRA) instead of `alpha / rank`.
+    #[serde(default)]
+    pub rank_stabilized: bool,
+    /// PEFT adapter folder to continue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<PathBuf>,
+}
+
+/// `method.kind`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum MethodKind {
+    /// Low-rank adapters on a frozen base.
+    Lora,
+}
+
+impl TryFrom<String> for MethodKind {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        match word.as_str() {
+            "lora" => Ok(MethodKind::Lora),
+            "qlora" | "full" => Err(format!("method.kind \"{word}\" is not built yet; \"lora\" is")),
+            other => Err(format!("method.kind \"{other}\" is not known; \"lora\" is")),
+        }
+    }
+}
+
+impl From<MethodKind> for String {
+    fn from(_: MethodKind) -> String {
+        "lora".to_string()
+    }
+}
+
+/// `[data]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// Longest row and length of a packed row, tokens.
+    pub sequence_length: usize,
+    /// Several rows share one packed row without seeing each other.
+    #[serde(default = "defaults::packing")]
+    pub packing: bool,
+    /// What to do with a longer row.
+    #[serde(default)]
+    pub too_long: TooLongChoice,
+    /// Jinja text that replaces the model's own chat template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
+    /// Files of rows, in order.
+    pub sources: Vec<SourceSection>,
+}
+
+/// `data.too_long`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TooLongChoice {
+    /// Leave out and count.
+    Drop,
+    /// Cut the end and count.
+    Truncate,
+    /// Refuse the run.
+    #[default]
+    Error,
+}
+
+/// One `[[data.sources]]`, and `eval.source`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSection {
+    /// JSONL file; relative to the recipe if it is there, else to the current directory.
+    pub path: PathBuf,
+    /// Shape of its rows; absent: decided by the first row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<FormatChoice>,
+}
+
+/// `format` of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FormatChoice {
+    /// `{"messages": [...]}`
+    Messages,
+    /// `{"prompt": ..., "completion": ...}`
+    PromptCompletion,
+}
+
+/// `[train]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSection {
+    /// Passes over the data; either this or `steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
+    /// Optimizer updates; either this or `epochs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Tokens of one optimizer step: rows x `data.sequence_length`.
+    pub tokens_per_step: usize,
+    /// Rows of one forward/backward pass.
+    #[serde(default = "defaults::micro_batch")]
+    pub micro_batch: MicroBatch,
+    /// What blocks keep between forward and backward: no result depends on it.
+    #[serde(default = "defaults::keep")]
+    pub keep: KeepChoice,
+    /// Seed of shuffle, adapter initialisation and dropout.
+    #[serde(default = "defaults::seed")]
+    pub seed: u64,
+}
+
+/// `[optimizer]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerSection {
+    /// Update rule.
+    pub kind: OptimizerKind,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Decay of the first and second moment.
+    #[serde(default = "defaults::betas")]
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    #[serde(default = "defaults::epsilon")]
+    pub epsilon: f64,
+    /// Decoupled weight decay.
+    #[serde(default)]
+    pub weight_decay: f64,
+    /// Bound of the global gradient norm.
+    #[serde(default = "defaults::max_grad_norm")]
+    pub max_grad_norm: MaxGradNorm,
+}
+
+/// `optimizer.kind`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// AdamW as PyTorch computes it.
+    Adamw,
+}
+
+/// `[schedule]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleSection {
+    /// Shape after warmup.
+    pub kind: ScheduleChoice,
+    /// An integer is steps, a float a share of all steps.
+    #[serde(default = "defaults::warmup")]
+    pub warmup: WarmupLength,
+}
+
+/// `schedule.kind`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleChoice {
+    /// Peak rate throughout.
+    Constant,
+    /// Straight line to zero.
+    Linear,
+    /// Half a cosine to zero.
+    Cosine,
+}
+
+/// `[checkpoint]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointSection {
+    /// Steps between checkpoints; absent: at the end only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_steps: Option<u64>,
+    /// How many to keep.
+    #[serde(default = "defaults::keep_last")]
+    pub keep_last: usize,
+}
+
+impl Default for CheckpointSection {
+    fn default() -> Self {
+        CheckpointSection { every_steps: None, keep_last: defaults::keep_last() }
+    }
+}
+
+/// `[eval]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalSection {
+    /// Steps between evaluations of the loss; absent: before and after only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_steps: Option<u64>,
+    /// Answer the rows greedily before and after and count exact answers.
+    #[serde(default)]
+    pub exact_match: bool,
+    /// Longest generated answer, tokens.
+    #[serde(default = "defaults::max_new_tokens")]
+    pub max_new_tokens: usize,
+    /// At most so many rows; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rows: Option<usize>,
+    /// Held-out rows.
+    pub source: SourceSection,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSection {
+    /// TensorBoard event file beside `metrics.jsonl`.
+    #[serde(default = "defaults::tensorboard")]
+    pub tensorboard: bool,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        LogSection { tensorboard: defaults::tensorboard() }
+    }
+}
+
+/// `[hardware]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HardwareSection {
+    /// Where the network computes.
+    #[serde(default)]
+    pub device: DeviceName,
+    /// Memory the run may use on that device.
+    #[serde(default)]
+    pub memory: MemorySize,
+}

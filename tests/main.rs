@@ -1,0 +1,11 @@
+//! The `tune` binary and the repository from outside. One binary, so that everything links once.
+//!
+//! In:    the built program, `tests/fixtures/`, the sources.
+//! Out:   facts, as sentences.
+//! Never: a mock of the thing under test.
+#![allow(clippy::unwrap_used)]
+
+mod cli;
+mod parity;
+mod survival;
+mod tidy;

@@ -1,0 +1,114 @@
+//! Why a run failed.
+//!
+//! In:    errors of the rooms below, and the loop's own.
+//! Out:   one line each, with numbers and what to do.
+//! Never: prints.
+
+use std::path::PathBuf;
+
+use checkpoints::checkpoint::CheckpointError;
+use checkpoints::gguf::GgufError;
+use checkpoints::peft::PeftError;
+use checkpoints::weights::WeightsError;
+use datasets::DataError;
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The data set cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model files cannot be used.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The tokenizer in the GGUF metadata cannot be used.
+    #[error("tokenizer in the GGUF file: {0}")]
+    Gguf(#[from] GgufError),
+    /// An adapter cannot be read or written.
+    #[error(transparent)]
+    Peft(#[from] PeftError),
+    /// A checkpoint cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The adapter to start from does not fit the plan.
+    #[error("method.start_from: {folder}: {problem}", folder = folder.display())]
+    StartFrom {
+        /// The adapter's folder.
+        folder: PathBuf,
+        /// What differs, with both values.
+        problem: String,
+    },
+    /// The device is not there.
+    #[error("hardware.device: {wanted} cannot be used: {reason}")]
+    Device {
+        /// What the plan asks for.
+        wanted: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The loss is not a number any more; nothing was updated.
+    #[error(
+        "step {step}: the loss is {loss}; stopped before the update. Lower optimizer.learning_rate ({learning_rate:e}), \
+         or set optimizer.max_grad_norm"
+    )]
+    LossNotFinite {
+        /// The step.
+        step: u64,
+        /// The loss.
+        loss: f64,
+        /// The rate of the step.
+        learning_rate: f64,
+    },
+    /// A gradient is not a number; nothing was updated.
+    #[error(
+        "step {step}: the gradient norm is {norm}; stopped before the update. Lower optimizer.learning_rate \
+         ({learning_rate:e})"
+    )]
+    GradientNotFinite {
+        /// The step.
+        step: u64,
+        /// The norm.
+        norm: f64,
+        /// The rate of the step.
+        learning_rate: f64,
+    },
+    /// There is nothing to go on from.
+    #[error("{folder}: no complete checkpoint to resume from{damaged}", folder = folder.display())]
+    NothingToResume {
+        /// The run directory.
+        folder: PathBuf,
+        /// Damaged checkpoints, named.
+        damaged: String,
+    },
+    /// The checkpoint belongs to another plan.
+    #[error("{checkpoint}: made by another plan: {problem}; use the recipe that the run directory holds", checkpoint = checkpoint.display())]
+    OtherPlan {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// What differs.
+        problem: String,
+    },
+    /// Metrics cannot be written.
+    #[error("{path}: cannot be written: {source}", path = path.display())]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+}
+
+impl TrainError {
+    /// Whether the user's input is at fault (exit code 2), found before anything was trained.
+    pub fn is_bad_input(&self) -> bool {
+        matches!(
+            self,
+            TrainError::Data(_)
+                | TrainError::Weights(_)
+                | TrainError::Gguf(_)
+                | TrainError::StartFrom { .. }
+                | TrainError::Device { .. }
+        )
+    }
+}

@@ -1,0 +1,95 @@
+//! Held-out figures: loss over trained tokens, and exact answers by greedy decoding.
+//!
+//! In:    held-out rows, prepared once; the adapters of the moment.
+//! Out:   an [`EvaluationReport`].
+//! Never: touches gradients or optimizer state.
+
+use std::time::Instant;
+
+use datasets::{Batch, Dataset, Question, Tokenizer, evaluation_batches, questions};
+use models::BlockAdapters;
+use models::generate::Ending;
+use planner::plan::{DataPlan, EvaluationPlan};
+
+use crate::engine::Engine;
+use crate::error::TrainError;
+use crate::events::{EvaluationReport, Event};
+
+/// Most tokens of one evaluation batch: the size of a usual micro-batch, so that evaluation never needs more memory.
+const TOKENS_MAX: usize = 2048;
+
+/// Held-out rows, tokenised.
+#[derive(Debug)]
+pub(crate) struct HeldOut {
+    batches: Vec<Batch>,
+    rows: usize,
+    questions: Vec<Question>,
+    plan: EvaluationPlan,
+}
+
+impl HeldOut {
+    /// Reads the held-out file once.
+    pub(crate) fn load(plan: &EvaluationPlan, data: &DataPlan, tokenizer: &Tokenizer) -> Result<HeldOut, TrainError> {
+        let source = DataPlan { sources: vec![plan.source.clone()], ..data.clone() };
+        let mut dataset = Dataset::load(&source, tokenizer)?;
+        dataset.rows.truncate(plan.max_rows.unwrap_or(usize::MAX));
+        let mut questions = match plan.exact_match {
+            true => questions(&plan.source, data.chat_template.as_deref(), tokenizer)?,
+            false => Vec::new(),
+        };
+        questions.truncate(plan.max_rows.unwrap_or(usize::MAX));
+        let batches = evaluation_batches(&dataset, TOKENS_MAX);
+        Ok(HeldOut { batches, rows: dataset.rows.len(), questions, plan: plan.clone() })
+    }
+
+    /// Whether figures are due after `step` besides the beginning and the end.
+    pub(crate) fn is_due(&self, step: u64) -> bool {
+        self.plan.every_steps.is_some_and(|every| step.is_multiple_of(every))
+    }
+
+    /// The figures; exact answers only where asked for, since decoding takes longer than the loss.
+    pub(crate) fn measure(
+        &self,
+        engine: &Engine,
+        adapters: &[BlockAdapters],
+        tokenizer: Option<&Tokenizer>,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<EvaluationReport, TrainError> {
+        let begun = Instant::now();
+        let (mut sum, mut trained) = (0.0, 0);
+        for (done, batch) in self.batches.iter().enumerate() {
+            events(Event::Evaluating { what: "held-out loss", done, of: self.batches.len() });
+            let loss = engine.loss(batch, adapters);
+            sum += loss.sum;
+            trained += loss.trained_tokens;
+        }
+        let loss = sum / trained.max(1) as f64;
+        let exact = match tokenizer {
+            Some(tokenizer) if self.plan.exact_match => Some(self.exact(engine, adapters, tokenizer, events)?),
+            _ => None,
+        };
+        let seconds = begun.elapsed().as_secs_f64();
+        Ok(EvaluationReport { loss, perplexity: loss.exp(), rows: self.rows, exact, seconds })
+    }
+
+    fn exact(
+        &self,
+        engine: &Engine,
+        adapters: &[BlockAdapters],
+        tokenizer: &Tokenizer,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<(usize, usize), TrainError> {
+        let ending = Ending { ids: tokenizer.eos(), max_new_tokens: self.plan.max_new_tokens };
+        let mut right = 0;
+        for (part, questions) in self.questions.chunks(self.plan.batch_rows.max(1)).enumerate() {
+            let done = part * self.plan.batch_rows;
+            events(Event::Evaluating { what: "greedy answers", done, of: self.questions.len() });
+            let prompts: Vec<Vec<u32>> = questions.iter().map(|question| question.prompt.clone()).collect();
+            let answers = engine.residency.decoder().generate(&prompts, adapters, ending);
+            for (answer, question) in answers.iter().zip(questions) {
+                right += usize::from(tokenizer.decode(answer)?.trim() == question.answer);
+            }
+        }
+        Ok((right, self.questions.len()))
+    }
+}

@@ -1,0 +1,161 @@
+//! What goes into a run and what it tells on the way.
+//!
+//! In:    plain values.
+//! Out:   plain values; `cli/` turns them into text.
+//! Never: text for people beyond short notes.
+
+use std::path::PathBuf;
+
+use checkpoints::weights::Weights;
+use planner::plan::Plan;
+use serde::Serialize;
+
+/// One run, planned and with its weights opened.
+#[derive(Debug)]
+pub struct Job {
+    /// What to do.
+    pub plan: Plan,
+    /// Model files.
+    pub weights: Weights,
+    /// Where everything is written; locked by the caller.
+    pub run_directory: PathBuf,
+    /// Go on after the newest complete checkpoint.
+    pub resume: bool,
+    /// Written as `base_model_name_or_path` into the adapter.
+    pub base_name: String,
+}
+
+/// Something happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Worth a line.
+    Note(String),
+    /// The model is on the device.
+    Loaded {
+        /// Weights of the model.
+        parameters: u64,
+        /// Weights that are trained.
+        trainable: u64,
+        /// Time of loading.
+        seconds: f64,
+    },
+    /// The data set is tokenised; one line of counts.
+    Data(String),
+    /// Part of an evaluation is done.
+    Evaluating {
+        /// What is measured.
+        what: &'static str,
+        /// Parts done.
+        done: usize,
+        /// Parts in all.
+        of: usize,
+    },
+    /// An evaluation is done.
+    Evaluated {
+        /// Optimizer updates before it.
+        step: u64,
+        /// The figures.
+        report: EvaluationReport,
+    },
+    /// Training begins.
+    Started {
+        /// Updates of the whole run.
+        steps: u64,
+        /// Number of the first update that this process makes, from 1.
+        first_step: u64,
+    },
+    /// One optimizer update is done.
+    Step(StepMetrics),
+    /// A checkpoint is complete.
+    Checkpoint {
+        /// Optimizer updates in it.
+        step: u64,
+        /// Its folder.
+        path: PathBuf,
+    },
+}
+
+/// One line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepMetrics {
+    /// Number of the update, from 1.
+    pub step: u64,
+    /// Updates of the whole run.
+    pub steps: u64,
+    /// Passes over the data when the step ended.
+    pub epoch: f64,
+    /// Mean loss of the step's trained tokens, natural logarithm.
+    pub loss: f64,
+    /// Learning rate of the update.
+    pub learning_rate: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Tokens that went through the model.
+    pub tokens: u64,
+    /// Tokens that the loss counts.
+    pub trained_tokens: u64,
+    /// `tokens` over the step's time.
+    pub tokens_per_second: f64,
+    /// Time of the step.
+    pub step_ms: f64,
+    /// Most memory the process ever held.
+    pub peak_rss_bytes: u64,
+    /// Bytes that tensors hold on a device with its own memory; 0 on the CPU.
+    pub device_bytes: u64,
+    /// Bytes in host slabs of the offload engine.
+    pub dram_tier_bytes: u64,
+    /// Bytes read from NVMe during the step.
+    pub nvme_read_bytes: u64,
+    /// Bytes written to NVMe during the step.
+    pub nvme_write_bytes: u64,
+    /// Time the compute waited for bytes.
+    pub stall_ms: f64,
+}
+
+/// Held-out figures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EvaluationReport {
+    /// Mean loss of trained tokens.
+    pub loss: f64,
+    /// `exp(loss)`.
+    pub perplexity: f64,
+    /// Rows measured.
+    pub rows: usize,
+    /// Rows answered exactly by greedy decoding, and rows asked.
+    pub exact: Option<(usize, usize)>,
+    /// Time it took.
+    pub seconds: f64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished(Summary),
+    /// Stopped on request after a whole step.
+    Interrupted {
+        /// Updates done.
+        step: u64,
+        /// What `--resume` goes on from.
+        checkpoint: PathBuf,
+    },
+}
+
+/// Figures of a finished run.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Held-out figures before the first update; `None` without evaluation, or after a resume.
+    pub before: Option<EvaluationReport>,
+    /// Held-out figures at the end.
+    pub after: Option<EvaluationReport>,
+    /// Updates of the run.
+    pub steps: u64,
+    /// Time of the steps of this process.
+    pub seconds: f64,
+    /// Tokens of the steps of this process.
+    pub tokens: u64,
+    /// Most memory the process ever held.
+    pub peak_rss_bytes: u64,
+    /// PEFT adapter folder.
+    pub adapter: PathBuf,
+}
