@@ -7,5 +7,6 @@
 
 mod cli;
 mod parity;
+mod smollm2;
 mod survival;
 mod tidy;

@@ -200,7 +200,8 @@ fn a_full_disk_ends_the_run_with_one_line_and_keeps_what_was_there() {
     };
     let runs = Runs::new(400);
     let output = small.path.join("out");
-    let result = runs.command(output.to_str().unwrap(), &["--set", "checkpoint.every_steps=1", "--set", "checkpoint.keep_last=400"]);
+    let result = runs
+        .command(output.to_str().unwrap(), &["--set", "checkpoint.every_steps=1", "--set", "checkpoint.keep_last=400"]);
     let result = { result }.output().unwrap();
     let text = String::from_utf8_lossy(&result.stderr).into_owned();
     assert_eq!(result.status.code(), Some(1), "{text}");

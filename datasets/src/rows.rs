@@ -145,7 +145,7 @@ pub(crate) struct Encoder<'a> {
 /// How the file's rows become tokens.
 pub(crate) enum Rule {
     /// With a chat template.
-    Messages(ChatTemplate),
+    Messages(Box<ChatTemplate>),
     /// Plain; the completion ends with this token.
     PromptCompletion {
         /// End-of-text token.
@@ -173,7 +173,7 @@ impl<'a> Encoder<'a> {
                 let Some(template) = template.or(tokenizer.chat_template()) else {
                     return Err(DataError::NoChatTemplate { path: source.path.clone() });
                 };
-                Rule::Messages(ChatTemplate::new(template, tokenizer)?)
+                Rule::Messages(Box::new(ChatTemplate::new(template, tokenizer)?))
             }
             RowFormat::PromptCompletion => {
                 Rule::PromptCompletion { end: *tokenizer.eos().first().ok_or(DataError::NoEndToken)? }
@@ -183,8 +183,8 @@ impl<'a> Encoder<'a> {
     }
 
     /// Hands over the tokens of every line, in order.
-    fn each(&self, mut take: impl FnMut(usize, Tokens)) -> Result<(), DataError> {
-        self.map(|content| self.tokens(content), |line, tokens| take(line, tokens))
+    fn each(&self, take: impl FnMut(usize, Tokens)) -> Result<(), DataError> {
+        self.map(|content| self.tokens(content), take)
     }
 
     /// Works on the lines in parallel, and hands over the results in order; the first faulty line stops it.

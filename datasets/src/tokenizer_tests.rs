@@ -81,7 +81,8 @@ fn unknown_kinds_of_tokenizer_are_refused_by_name() {
 
 #[test]
 fn a_vocabulary_that_lies_is_refused() {
-    let cases: [(&str, fn(&mut GgufVocabulary)); 5] = [
+    type Spoil = fn(&mut GgufVocabulary);
+    let cases: [(&str, Spoil); 5] = [
         ("merge 1", |v| v.merges[1] = "hello hello".into()),
         ("merge 0", |v| v.merges[0] = "x".into()),
         ("token_type has 3 entries", |v| v.token_types = Some(vec![1; 3])),

@@ -4,11 +4,11 @@
 //! Out:   autodiff tensors whose backward keeps only what the comment at each step names.
 //! Never: computes a gradient nobody asked for: a parent without gradient is skipped.
 
+use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::Autodiff;
 
 use crate::ops::{AttentionGeometry, BlockOps, Gate, Lora, Rotation};
 

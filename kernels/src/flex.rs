@@ -63,6 +63,10 @@ fn narrowed<E: Stored>(values: &[f32]) -> Vec<E> {
     values.iter().map(|&x| <E as Element>::from_f32(x)).collect()
 }
 
+fn transposed<E: Stored>(values: &[E], rows: usize, columns: usize) -> Vec<E> {
+    (0..rows * columns).map(|at| values[(at % rows) * columns + at / rows]).collect()
+}
+
 fn dropped<E: Stored>(x: &[E], dropout: Option<Dropout>) -> Option<Vec<E>> {
     let dropout = dropout?;
     let mut y = vec![E::default(); x.len()];
@@ -114,10 +118,7 @@ fn gated_backward<E: Stored>(
     (tensor(dgate, rows_columns(gate)), tensor(dup, rows_columns(gate)))
 }
 
-fn inputs<'a, E: Stored>(
-    qkv: [&'a FlexTensor; 3],
-    geometry: &'a AttentionGeometry,
-) -> AttentionInputs<'a, E> {
+fn inputs<'a, E: Stored>(qkv: [&'a FlexTensor; 3], geometry: &'a AttentionGeometry) -> AttentionInputs<'a, E> {
     let [q, k, v] = qkv;
     AttentionInputs { q_thd: slice(q), k_tgd: slice(k), v_tgd: slice(v), segments: &geometry.segments }
 }
@@ -181,7 +182,9 @@ fn lora_linear<E: Stored>(
     let x = x_dropped.as_deref().unwrap_or(x);
     let (a, b) = (narrowed::<E>(slice(a)), narrowed::<E>(slice(b)));
     let u = product(1.0, Operand::new(x, tokens, inputs), Operand::new(&a, rank, inputs).t());
-    E::product(lora.scale, Operand::new(&u, tokens, rank), Operand::new(&b, outputs, rank).t(), 1.0, &mut y);
+    // Row-major [rank, outputs]: with so short a sum the transposed read costs 1.5-4x (docs/LOG.md).
+    let b = transposed(&b, outputs, rank);
+    E::product(lora.scale, Operand::new(&u, tokens, rank), Operand::new(&b, rank, outputs), 1.0, &mut y);
     (tensor(y, [tokens, outputs]), tensor(u, [tokens, rank]))
 }
 
@@ -217,7 +220,13 @@ fn outer<E: Stored>(scale: f32, left: (&[E], usize), right: (&[E], usize)) -> Fl
     for (left, right) in left.chunks(WIDENED_ROWS * rows).zip(right.chunks(WIDENED_ROWS * columns)) {
         let tokens = left.len() / rows;
         let (left, right) = (widen(left), widen(right));
-        f32::product(scale, Operand::new(&left, tokens, rows).t(), Operand::new(&right, tokens, columns), 1.0, &mut sum);
+        f32::product(
+            scale,
+            Operand::new(&left, tokens, rows).t(),
+            Operand::new(&right, tokens, columns),
+            1.0,
+            &mut sum,
+        );
     }
     tensor(sum, [rows, columns])
 }
@@ -271,12 +280,7 @@ impl BlockOps for Flex {
         by_dtype!(gate, gated_backward(&contiguous(&gate), &contiguous(&up), &contiguous(&dy), kind))
     }
 
-    fn attention(
-        q: FlexTensor,
-        k: FlexTensor,
-        v: FlexTensor,
-        geometry: AttentionGeometry,
-    ) -> (FlexTensor, FlexTensor) {
+    fn attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, geometry: AttentionGeometry) -> (FlexTensor, FlexTensor) {
         by_dtype!(q, attention([&contiguous(&q), &contiguous(&k), &contiguous(&v)], &geometry))
     }
 
@@ -301,13 +305,7 @@ impl BlockOps for Flex {
         by_dtype!(w, linear_dx(&contiguous(&w), &contiguous(&dy)))
     }
 
-    fn lora_linear(
-        x: FlexTensor,
-        w: FlexTensor,
-        a: FlexTensor,
-        b: FlexTensor,
-        lora: Lora,
-    ) -> (FlexTensor, FlexTensor) {
+    fn lora_linear(x: FlexTensor, w: FlexTensor, a: FlexTensor, b: FlexTensor, lora: Lora) -> (FlexTensor, FlexTensor) {
         by_dtype!(x, lora_linear(&contiguous(&x), &contiguous(&w), &contiguous(&a), &contiguous(&b), lora))
     }
 

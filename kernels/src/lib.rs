@@ -14,6 +14,7 @@ pub mod cpu;
 mod flex;
 mod gemm;
 pub mod head;
+pub mod memory;
 pub mod ops;
 pub mod twin;
 

@@ -145,13 +145,7 @@ impl Block {
         x_td + fed
     }
 
-    fn linear(
-        &self,
-        which: Linear,
-        x_ti: Tensor<2>,
-        context: &RowContext,
-        adapters: &BlockAdapters,
-    ) -> Tensor<2> {
+    fn linear(&self, which: Linear, x_ti: Tensor<2>, context: &RowContext, adapters: &BlockAdapters) -> Tensor<2> {
         let layer = &self.linears[which as usize];
         let y = match &adapters.pairs[which as usize] {
             None => kernels::frozen_linear(x_ti, layer.weight.clone()),

@@ -62,8 +62,7 @@ impl Decoder {
     /// Logits of chosen rows of the residual stream, `[r, v]`.
     pub fn logits(&self, x_td: Tensor<2>, rows: &[u32]) -> Tensor<2> {
         let indices = self.indices(rows.iter().map(|&row| row as i32).collect());
-        let normed =
-            kernels::rms_norm(x_td.select(0, indices), self.final_norm.clone(), self.spec.norm_epsilon as f32);
+        let normed = kernels::rms_norm(x_td.select(0, indices), self.final_norm.clone(), self.spec.norm_epsilon as f32);
         kernels::frozen_linear(normed, self.head.clone())
     }
 

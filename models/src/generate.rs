@@ -91,12 +91,7 @@ impl Decoder {
         answers
     }
 
-    fn prefill(
-        &self,
-        prompts: &[Vec<u32>],
-        adapters: &[BlockAdapters],
-        columns: &Columns,
-    ) -> (Vec<Cache>, Vec<u32>) {
+    fn prefill(&self, prompts: &[Vec<u32>], adapters: &[BlockAdapters], columns: &Columns) -> (Vec<Cache>, Vec<u32>) {
         let tokens: Vec<u32> = prompts.concat();
         let mut segments = vec![0u32];
         segments.extend(columns.lengths.iter().scan(0u32, |end, &length| {

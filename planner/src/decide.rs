@@ -15,7 +15,7 @@ use crate::units::bytes_text;
 /// `micro_batch = "auto"` takes no more tokens than this at once: larger matrices are no faster on any measured CPU.
 const AUTO_MICRO_BATCH_TOKENS_MAX: usize = 8192;
 /// Answers generated at once during evaluation.
-const ANSWER_ROWS_MAX: u64 = 32;
+const ANSWER_ROWS_MAX: u64 = 100;
 
 /// Why no plan exists.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

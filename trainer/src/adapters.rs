@@ -156,7 +156,8 @@ impl AdapterStore {
 
     /// Adds one factor's gradient to the step's sum.
     pub fn accumulate(&mut self, layer: usize, linear: Linear, factor: Factor, gradient: Tensor<2>) {
-        let position = self.plan.targets.iter().position(|&target| target == linear).expect("only targets have factors");
+        let position =
+            self.plan.targets.iter().position(|&target| target == linear).expect("only targets have factors");
         let slot = self.first_slot(layer, position) + usize::from(factor == Factor::B);
         let values = gradient.into_data().convert::<f32>();
         let sum = &mut self.gradients[self.slots[slot].range.clone()];

@@ -125,9 +125,10 @@ impl Engine {
         let input = Tensor::<2>::from_inner(x_td);
         let input = if index > 0 { input.require_grad() } else { input };
         let tracked = |tensor: &Tensor<2>| Tensor::<2>::from_inner(tensor.clone()).require_grad();
-        let pairs = adapters.pairs.each_ref().map(|pair| {
-            pair.as_ref().map(|pair| AdapterPair { a: tracked(&pair.a), b: tracked(&pair.b) })
-        });
+        let pairs = adapters
+            .pairs
+            .each_ref()
+            .map(|pair| pair.as_ref().map(|pair| AdapterPair { a: tracked(&pair.a), b: tracked(&pair.b) }));
         let adapters = BlockAdapters { pairs, scale: adapters.scale, dropout: self.dropout };
         let spec = &self.residency.decoder().spec;
         let output = self.residency.block(index).forward(spec, input.clone(), context, &adapters);

@@ -109,6 +109,8 @@ impl TrainError {
                 | TrainError::Gguf(_)
                 | TrainError::StartFrom { .. }
                 | TrainError::Device { .. }
+                | TrainError::NothingToResume { .. }
+                | TrainError::OtherPlan { .. }
         )
     }
 }

@@ -14,6 +14,7 @@ use planner::plan::{DataPlan, EvaluationPlan};
 use crate::engine::Engine;
 use crate::error::TrainError;
 use crate::events::{EvaluationReport, Event};
+use crate::run::Listener;
 
 /// Most tokens of one evaluation batch: the size of a usual micro-batch, so that evaluation never needs more memory.
 const TOKENS_MAX: usize = 2048;
@@ -53,7 +54,7 @@ impl HeldOut {
         engine: &Engine,
         adapters: &[BlockAdapters],
         tokenizer: Option<&Tokenizer>,
-        events: &mut dyn FnMut(Event),
+        events: &mut Listener<'_>,
     ) -> Result<EvaluationReport, TrainError> {
         let begun = Instant::now();
         let (mut sum, mut trained) = (0.0, 0);
@@ -77,7 +78,7 @@ impl HeldOut {
         engine: &Engine,
         adapters: &[BlockAdapters],
         tokenizer: &Tokenizer,
-        events: &mut dyn FnMut(Event),
+        events: &mut Listener<'_>,
     ) -> Result<(usize, usize), TrainError> {
         let ending = Ending { ids: tokenizer.eos(), max_new_tokens: self.plan.max_new_tokens };
         let mut right = 0;

@@ -60,7 +60,8 @@ impl Loader<'_> {
     fn block(&self, index: usize, spec: &DecoderSpec) -> Result<Block, TrainError> {
         let linear = |linear: Linear| {
             let weight = self.matrix(&format!("{}.weight", linear.path(index)))?;
-            let bias = spec.has_bias(linear).then(|| self.vector(&format!("{}.bias", linear.path(index)))).transpose()?;
+            let bias =
+                spec.has_bias(linear).then(|| self.vector(&format!("{}.bias", linear.path(index)))).transpose()?;
             Ok(FrozenLinear { weight, bias })
         };
         let linears = Linear::ALL.into_iter().map(linear).collect::<Result<_, TrainError>>()?;
@@ -98,7 +99,7 @@ impl Loader<'_> {
 /// The model's tokenizer, checked against its embedding.
 pub fn tokenizer(weights: &Weights) -> Result<Tokenizer, TrainError> {
     let tokenizer = match (weights.tokenizer(), weights.gguf()) {
-        (TokenizerFiles::Gguf, Some(file)) => Tokenizer::from_gguf(vocabulary(file)?)?,
+        (TokenizerFiles::Gguf, Some(file)) => Tokenizer::from_gguf(gguf_vocabulary(file)?)?,
         (TokenizerFiles::Folder(folder), _) => Tokenizer::from_folder(&folder)?,
         (TokenizerFiles::Gguf, None) => unreachable!("a GGUF tokenizer comes with its file"),
     };
@@ -106,7 +107,8 @@ pub fn tokenizer(weights: &Weights) -> Result<Tokenizer, TrainError> {
     Ok(tokenizer)
 }
 
-fn vocabulary(file: &checkpoints::gguf::File) -> Result<GgufVocabulary, TrainError> {
+/// The vocabulary in a GGUF file's metadata.
+pub fn gguf_vocabulary(file: &checkpoints::gguf::File) -> Result<GgufVocabulary, TrainError> {
     let metadata = file.metadata();
     let key = |name: &str| format!("tokenizer.ggml.{name}");
     let text = |name: &str| metadata.text(&key(name)).map(|text| text.map(str::to_string));

@@ -19,14 +19,25 @@ use crate::engine::{Engine, MicroLoss};
 use crate::error::TrainError;
 use crate::evaluate::HeldOut;
 use crate::events::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary};
+use crate::load;
 use crate::metrics::{Metrics, peak_rss_bytes};
 use crate::residency::Residency;
 use crate::schedule::learning_rate;
 use crate::survive::{self, Progress};
-use crate::{load, survive::Progress as Standing};
+
+/// What listens to a run; it is called from the loop's own thread.
+pub type Listener<'a> = dyn FnMut(Event) + Send + 'a;
 
 /// Trains as planned.
-pub fn train(job: Job, stop: &AtomicBool, events: &mut dyn FnMut(Event)) -> Result<Outcome, TrainError> {
+///
+/// The loop runs on a worker of rayon's pool: from outside the pool every product would add the calling thread to the
+/// workers, one more than there are cores, and the threads would take turns (docs/LOG.md).
+pub fn train(job: Job, stop: &AtomicBool, events: &mut Listener<'_>) -> Result<Outcome, TrainError> {
+    kernels::memory::keep_freed_pages();
+    rayon::scope(|_| train_here(job, stop, events))
+}
+
+fn train_here(job: Job, stop: &AtomicBool, events: &mut Listener<'_>) -> Result<Outcome, TrainError> {
     let mut run = Run::prepare(job, events)?;
     let before = match run.standing.step {
         0 => run.evaluate(true, events)?,
@@ -72,12 +83,12 @@ struct Run {
     batches: Batches,
     held_out: Option<HeldOut>,
     metrics: Metrics,
-    standing: Standing,
+    standing: Progress,
     steps: u64,
 }
 
 impl Run {
-    fn prepare(job: Job, events: &mut dyn FnMut(Event)) -> Result<Run, TrainError> {
+    fn prepare(job: Job, events: &mut Listener<'_>) -> Result<Run, TrainError> {
         let Job { plan, weights, run_directory: directory, resume, base_name } = job;
         let device = load::device(plan.device)?;
         let tokenizer = load::tokenizer(&weights)?;
@@ -98,7 +109,6 @@ impl Run {
         }
         let batches = Batches::new(&dataset, &plan.data, plan.train.rows_per_step, plan.train.micro_batch);
         let steps = steps_of(&plan, &batches);
-        let metrics = Metrics::open(&directory, standing.step, plan.log.tensorboard)?;
         let begun = Instant::now();
         let decoder = load::decoder(&weights, plan.model.precision, &device)?;
         events(Event::Loaded {
@@ -106,6 +116,7 @@ impl Run {
             trainable: store.len() as u64,
             seconds: begun.elapsed().as_secs_f64(),
         });
+        let metrics = Metrics::open(&directory, standing.step, plan.log.tensorboard)?;
         let dropout = (plan.method.dropout > 0.0).then_some((plan.method.dropout as f32, plan.train.seed));
         let engine = Engine { residency: Residency::all_resident(decoder), keep: plan.model.keep.clone(), dropout };
         let adapters = store.upload(&device);
@@ -117,8 +128,20 @@ impl Run {
             weight_decay: optimizer.weight_decay,
         };
         Ok(Run {
-            plan, directory, base_name, device, tokenizer, engine, store, adapters, rule, batches, held_out, metrics,
-            standing, steps,
+            plan,
+            directory,
+            base_name,
+            device,
+            tokenizer,
+            engine,
+            store,
+            adapters,
+            rule,
+            batches,
+            held_out,
+            metrics,
+            standing,
+            steps,
         })
     }
 
@@ -192,7 +215,7 @@ impl Run {
         self.standing.epoch as f64 + self.standing.step_in_epoch as f64 / of as f64
     }
 
-    fn between_steps(&mut self, events: &mut dyn FnMut(Event)) -> Result<(), TrainError> {
+    fn between_steps(&mut self, events: &mut Listener<'_>) -> Result<(), TrainError> {
         let step = self.standing.step;
         if step == self.steps {
             return Ok(());
@@ -210,7 +233,7 @@ impl Run {
     fn evaluate(
         &mut self,
         with_answers: bool,
-        events: &mut dyn FnMut(Event),
+        events: &mut Listener<'_>,
     ) -> Result<Option<EvaluationReport>, TrainError> {
         let Some(held_out) = &self.held_out else { return Ok(None) };
         let tokenizer = with_answers.then_some(&self.tokenizer);

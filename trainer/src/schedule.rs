@@ -4,7 +4,7 @@
 //! Out:   the rate of one step.
 //! Never: keeps state: a resumed run asks the same question.
 
-use planner::plan::{SchedulePlan, ScheduleKind, Warmup};
+use planner::plan::{ScheduleKind, SchedulePlan, Warmup};
 
 /// Steps of linear rise.
 fn warmup_steps(schedule: &SchedulePlan, steps: u64) -> u64 {

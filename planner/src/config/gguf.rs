@@ -86,8 +86,11 @@ fn decoder(family: Family, window: Option<usize>, keys: &Keys, facts: &GgufFacts
     within("block_count", n_layers, LAYERS_MAX)?;
     let head_dim = keys.head_dim(hidden, n_heads)?;
     let ropes = keys.ropes(gemma && window.is_some(), head_dim, facts)?;
-    // llama.cpp: every sixth layer of Gemma 3 is global; a window of other families is on every layer.
-    let slides = |layer: usize| !gemma || !(layer + 1).is_multiple_of(6);
+    // llama.cpp: every sixth layer of Gemma 3 is global unless the file says otherwise; a window of other families is
+    // on every layer.
+    let pattern = keys.count("attention.sliding_window_pattern")?.unwrap_or(6);
+    within("attention.sliding_window_pattern", pattern, LAYERS_MAX)?;
+    let slides = |layer: usize| !gemma || !(layer + 1).is_multiple_of(pattern);
     let layer = |index: usize| {
         let own = window.filter(|_| slides(index));
         LayerSpec { window: own, rope: usize::from(gemma && own.is_some()) }
