@@ -36,8 +36,8 @@ pub struct MicroLoss {
 
 /// What the forward pass leaves behind for one block.
 enum Kept {
-    Graph(Graph),
-    Input(Tensor<2>),
+    Graph(Box<Graph>),
+    Input(Box<Tensor<2>>),
 }
 
 /// A block's own autodiff graph.
@@ -91,8 +91,8 @@ impl Engine {
         for (index, left) in kept.into_iter().enumerate().rev() {
             let Some(incoming) = gradient.take() else { break };
             let graph = match left {
-                Kept::Graph(graph) => graph,
-                Kept::Input(x_td) => self.graph(index, x_td, &context, &adapters[index]),
+                Kept::Graph(graph) => *graph,
+                Kept::Input(x_td) => self.graph(index, *x_td, &context, &adapters[index]),
             };
             gradient = backward(index, graph, incoming, store);
         }
@@ -109,13 +109,13 @@ impl Engine {
         match self.keep[index] {
             Keep::Retain => {
                 let graph = self.graph(index, x_td, context, adapters);
-                (graph.output.clone().inner(), Kept::Graph(graph))
+                (graph.output.clone().inner(), Kept::Graph(Box::new(graph)))
             }
             Keep::Recompute => {
                 let adapters = BlockAdapters { dropout: self.dropout, ..adapters.clone() };
                 let spec = &self.residency.decoder().spec;
                 let y = self.residency.block(index).forward(spec, x_td.clone(), context, &adapters);
-                (y, Kept::Input(x_td))
+                (y, Kept::Input(Box::new(x_td)))
             }
         }
     }
