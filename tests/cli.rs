@@ -4,13 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::parity::fixture;
+
 /// A folder with a recipe for the tiny Llama fixture, and the program run in it.
 struct Place {
     folder: tempfile::TempDir,
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
 impl Place {

@@ -9,7 +9,7 @@ use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 use half::bf16;
 
-use crate::cpu::{self, AttentionGradients, AttentionInputs, AttentionOutputs, Element, GatedInputs, RotaryTable};
+use crate::cpu::{self, AttentionGradients, AttentionInputs, AttentionOutputs, GatedInputs, RotaryTable};
 use crate::gemm::{Operand, Scalar, product};
 use crate::ops::{AttentionGeometry, BlockOps, Dropout, Gate, Lora, Rotation};
 
@@ -60,7 +60,9 @@ impl Stored for f32 {}
 impl Stored for bf16 {}
 
 fn narrowed<E: Stored>(values: &[f32]) -> Vec<E> {
-    values.iter().map(|&x| <E as Element>::from_f32(x)).collect()
+    let mut narrow = vec![E::default(); values.len()];
+    cpu::narrow(values, &mut narrow);
+    narrow
 }
 
 fn transposed<E: Stored>(values: &[E], rows: usize, columns: usize) -> Vec<E> {
@@ -205,9 +207,7 @@ fn lora_dx<E: Stored>(dy: &FlexTensor, w: &FlexTensor, du: &FlexTensor, a: &Flex
         E::product(1.0, du, a, 1.0, &mut dx);
     } else {
         let through = dropped(&product(1.0, du, a), lora.dropout).unwrap_or_default();
-        for (sum, part) in dx.iter_mut().zip(through) {
-            *sum = <E as Element>::from_f32(Element::to_f32(*sum) + Element::to_f32(part));
-        }
+        cpu::add_in_place(&mut dx, &through);
     }
     tensor(dx, [tokens, inputs])
 }
@@ -216,7 +216,11 @@ fn lora_dx<E: Stored>(dy: &FlexTensor, w: &FlexTensor, du: &FlexTensor, a: &Flex
 fn outer<E: Stored>(scale: f32, left: (&[E], usize), right: (&[E], usize)) -> FlexTensor {
     let ((left, rows), (right, columns)) = (left, right);
     let mut sum = vec![0.0f32; rows * columns];
-    let widen = |values: &[E]| values.iter().map(|&x| Element::to_f32(x)).collect::<Vec<f32>>();
+    let widen = |values: &[E]| {
+        let mut wide = vec![0.0f32; values.len()];
+        cpu::widen(values, &mut wide);
+        wide
+    };
     for (left, right) in left.chunks(WIDENED_ROWS * rows).zip(right.chunks(WIDENED_ROWS * columns)) {
         let tokens = left.len() / rows;
         let (left, right) = (widen(left), widen(right));

@@ -83,13 +83,24 @@ impl Block {
         adapters: &BlockAdapters,
     ) -> Tensor<2> {
         let projections = self.project(spec, x_td.clone(), context, adapters);
-        let layer = &spec.layers[self.index];
+        self.finish(spec, x_td, projections, context, adapters)
+    }
+
+    /// The rest of [`Block::forward`], for a caller that keeps the projections too.
+    pub fn finish(
+        &self,
+        spec: &DecoderSpec,
+        x_td: Tensor<2>,
+        projections: Projections,
+        context: &RowContext,
+        adapters: &BlockAdapters,
+    ) -> Tensor<2> {
         let geometry = AttentionGeometry {
             n_heads: spec.n_heads,
             n_kv_heads: spec.n_kv_heads,
             head_dim: spec.head_dim,
             scale: spec.attention_scale as f32,
-            window: layer.window,
+            window: spec.layers[self.index].window,
             segments: context.segments.clone(),
         };
         let mixed_th = kernels::attention(projections.q, projections.k, projections.v, geometry);

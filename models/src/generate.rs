@@ -105,7 +105,7 @@ impl Decoder {
         for (block, adapters) in self.blocks.iter().zip(adapters) {
             let projections = block.project(&self.spec, x_td.clone(), &context, adapters);
             caches.push(self.cache(&projections, &sources, columns));
-            x_td = block.forward(&self.spec, x_td, &context, adapters);
+            x_td = block.finish(&self.spec, x_td, projections, &context, adapters);
         }
         let last: Vec<u32> = segments[1..].iter().map(|end| end - 1).collect();
         let next = argmax(self.logits(x_td, &last));
@@ -133,9 +133,15 @@ impl Decoder {
         let context = RowContext::single_tokens(&self.spec, &positions, &self.device);
         let newest = columns.prompt_max + step;
         let mut x_bd = self.embed(tokens);
+        // One mask a window: a family has one or two, a model dozens of blocks.
+        let mut masks: Vec<(Option<usize>, Tensor<4>)> = Vec::new();
         for ((block, cache), adapters) in self.blocks.iter().zip(caches).zip(adapters) {
             let window = self.spec.layers[block.index].window;
-            let mask = columns.mask(newest, window, self);
+            let known = masks.iter().position(|(of, _)| *of == window).unwrap_or_else(|| {
+                masks.push((window, columns.mask(newest, window, self)));
+                masks.len() - 1
+            });
+            let mask = masks[known].1.clone();
             x_bd = self.decode_block(block, x_bd, (cache, newest, mask), &context, adapters);
         }
         argmax(self.logits(x_bd, &(0..tokens.len() as u32).collect::<Vec<_>>()))
