@@ -4,7 +4,6 @@
 //! Out:   a folder that is complete or absent; on the way back, every byte compared with the manifest's digests.
 //! Never: hands out a damaged state; removes the last complete checkpoint.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::{DurableError, publish_directory, remove_folder, staging_folder, write_staged};
 use crate::source::digest_of_file;
-use crate::tensors::{HostTensor, NamedTensor, TensorFile, TensorsError, write_synced};
+use crate::stream::{StreamedTensor, write_streamed};
+use crate::tensors::{TensorFile, TensorsError};
 
 #[cfg(test)]
 mod tests;
@@ -79,22 +79,23 @@ pub struct Position {
     pub losses: Vec<f64>,
 }
 
-/// What a checkpoint keeps: adapter parameters, first and second moments, under names the trainer chooses.
-#[derive(Debug, Clone)]
+/// What a checkpoint keeps: parameters and optimizer state, under names the trainer chooses.
 pub struct State<'a> {
     /// Where the run stands.
     pub position: Position,
-    /// The tensors.
-    pub tensors: Vec<NamedTensor<'a>>,
+    /// The tensors, read where they are while the file is written.
+    pub tensors: Vec<StreamedTensor<'a>>,
 }
 
-/// A checkpoint as read back.
-#[derive(Debug, Clone, PartialEq)]
+/// A checkpoint whose every byte is as written.
+#[derive(Debug)]
 pub struct Restored {
+    /// Its folder.
+    pub path: PathBuf,
     /// Where the run stood.
     pub position: Position,
-    /// The tensors by name.
-    pub tensors: BTreeMap<String, HostTensor>,
+    /// The tensors, mapped.
+    pub tensors: TensorFile,
 }
 
 /// A checkpoint that cannot be used.
@@ -107,10 +108,10 @@ pub struct Damaged {
 }
 
 /// What [`newest_complete`] found.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Found {
-    /// The newest checkpoint whose every byte is as written, and where it stands.
-    pub newest: Option<(PathBuf, Position)>,
+    /// The newest checkpoint whose every byte is as written.
+    pub newest: Option<Restored>,
     /// Newer ones that are damaged or incomplete.
     pub damaged: Vec<Damaged>,
 }
@@ -146,7 +147,7 @@ impl Manifest {
 }
 
 /// Writes `run/checkpoints/step-NNNNNN` and returns its path. Files first, manifest last, one rename at the end.
-pub fn write(run: &Path, state: &State) -> Result<PathBuf, CheckpointError> {
+pub fn write(run: &Path, state: State) -> Result<PathBuf, CheckpointError> {
     let step = state.position.step;
     if let Some(&loss) = state.position.losses.iter().find(|loss| !loss.is_finite()) {
         return Err(CheckpointError::NotFinite { step, loss });
@@ -154,12 +155,11 @@ pub fn write(run: &Path, state: &State) -> Result<PathBuf, CheckpointError> {
     let target = run.join(FOLDER).join(format!("step-{step:06}"));
     let staging = staging_folder(&target)?;
     let file = staging.join(STATE);
-    write_synced(&file, &state.tensors)?;
-    let (bytes, sha256) = digest_of_file(&file).map_err(|source| CheckpointError::Io { path: file.clone(), source })?;
+    let written = write_streamed(&file, state.tensors)?;
     let mut manifest = Manifest {
         format_version: VERSION,
-        position: state.position.clone(),
-        files: vec![FileRecord { name: STATE.into(), bytes, sha256 }],
+        position: state.position,
+        files: vec![FileRecord { name: STATE.into(), bytes: written.bytes, sha256: written.sha256 }],
         checksum: String::new(),
     };
     manifest.checksum = manifest.own_checksum();
@@ -168,23 +168,19 @@ pub fn write(run: &Path, state: &State) -> Result<PathBuf, CheckpointError> {
     Ok(target)
 }
 
-/// Reads a checkpoint after comparing every byte with its manifest.
-pub fn read(folder: &Path) -> Result<Restored, CheckpointError> {
+/// Opens a checkpoint after comparing every byte with its manifest.
+pub fn open(folder: &Path) -> Result<Restored, CheckpointError> {
     let manifest = verify(folder)?;
-    let file = TensorFile::open(&folder.join(STATE))?;
-    let mut tensors = BTreeMap::new();
-    for (name, _) in file.tensors() {
-        tensors.insert(name.to_string(), file.read(name)?);
-    }
-    Ok(Restored { position: manifest.position, tensors })
+    let tensors = TensorFile::open(&folder.join(STATE))?;
+    Ok(Restored { path: folder.to_path_buf(), position: manifest.position, tensors })
 }
 
 /// The newest checkpoint of a run that is complete; damaged newer ones are listed, never used.
 pub fn newest_complete(run: &Path) -> Result<Found, CheckpointError> {
     let mut damaged = Vec::new();
     for (_, path) in steps(run)?.into_iter().rev() {
-        match verify(&path) {
-            Ok(manifest) => return Ok(Found { newest: Some((path, manifest.position)), damaged }),
+        match open(&path) {
+            Ok(restored) => return Ok(Found { newest: Some(restored), damaged }),
             Err(CheckpointError::Damaged { path, reason }) => damaged.push(Damaged { path, reason }),
             Err(other) => return Err(other),
         }

@@ -20,6 +20,16 @@ pub enum DurableError {
         /// The file or folder.
         path: PathBuf,
     },
+    /// The bytes of a tensor could not be had where they are kept.
+    #[error("{path}: not written: tensor {tensor}: {source}", path = path.display())]
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Why not.
+        source: crate::stream::SourceError,
+    },
     /// Any other refusal of the system.
     #[error("cannot {action} {path}: {source}", path = path.display())]
     Io {
@@ -34,6 +44,11 @@ pub enum DurableError {
 }
 
 impl DurableError {
+    /// Names the file and the tensor whose bytes could not be had.
+    pub(crate) fn source(path: &Path, tensor: &str, source: crate::stream::SourceError) -> DurableError {
+        DurableError::Source { path: path.to_path_buf(), tensor: tensor.to_string(), source }
+    }
+
     /// Names the path, and tells a full disk from other errors.
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> DurableError {
         use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};

@@ -10,5 +10,6 @@ pub mod gguf;
 pub mod lock;
 pub mod peft;
 pub mod source;
+pub mod stream;
 pub mod tensors;
 pub mod weights;

@@ -4,17 +4,16 @@
 //! Out:   a synced file; tensors as f32.
 //! Never: trusts a header: the `safetensors` crate checks it against the file before any tensor is read.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use offload::map::{MapError, MappedFile, map_file};
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View, serialize_to_file};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::durable::DurableError;
+use crate::stream::write_streamed;
 
 /// A tensor in host memory, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,56 +143,24 @@ impl TensorFile {
         Ok(HostTensor { shape: entry.shape.clone(), data })
     }
 
+    /// A tensor's bytes as they stand in the file, whatever their format.
+    pub fn bytes_of(&self, name: &str) -> Result<&[u8], TensorsError> {
+        Ok(&self.map[self.entry(name)?.extent.clone()])
+    }
+
     fn entry(&self, name: &str) -> Result<&Entry, TensorsError> {
         let missing = || TensorsError::Missing { path: self.path.clone(), name: name.to_string() };
         self.entries.get(name).ok_or_else(missing)
     }
 }
 
-impl View for &NamedTensor<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(bytemuck::cast_slice(self.data))
-    }
-
-    fn data_len(&self) -> usize {
-        size_of_val(self.data)
-    }
-}
-
-#[cfg(target_endian = "big")]
-compile_error!("safetensors files are little-endian; writing them from a big-endian machine is not implemented");
-
 /// Writes `tensors` as f32 into a new file and syncs it. The caller publishes the file.
 ///
 /// # Panics
 /// If a shape disagrees with its data: that is our bug.
 pub(crate) fn write_synced(path: &Path, tensors: &[NamedTensor]) -> Result<(), DurableError> {
-    for tensor in tensors {
-        let elements: usize = tensor.shape.iter().product();
-        assert_eq!(
-            elements,
-            tensor.data.len(),
-            "shape {:?} of `{}` disagrees with its data",
-            tensor.shape,
-            tensor.name
-        );
-    }
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let views = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor));
-    serialize_to_file(views, Some(metadata), path).map_err(|error| match error {
-        SafeTensorError::IoError(source) => DurableError::io("write", path, source),
-        other => DurableError::io("write", path, std::io::Error::other(other.to_string())),
-    })?;
-    let synced = File::open(path).and_then(|file| file.sync_all());
-    synced.map_err(|source| DurableError::io("sync", path, source))
+    let streamed = tensors.iter().cloned().map(Into::into).collect();
+    write_streamed(path, streamed).map(|_| ())
 }
 
 #[cfg(test)]
