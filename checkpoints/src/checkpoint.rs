@@ -77,6 +77,9 @@ pub struct Position {
     pub plan_fingerprint: String,
     /// Losses of the last steps, oldest first.
     pub losses: Vec<f64>,
+    /// Bytes that the run has written to NVMe tiers.
+    #[serde(default)]
+    pub nvme_written_bytes: u64,
 }
 
 /// What a checkpoint keeps: parameters and optimizer state, under names the trainer chooses.

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod durable;
 pub mod gguf;
 pub mod lock;
+pub mod model_folder;
 pub mod peft;
 pub mod source;
 pub mod stream;

@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use planner::memory::lora_parameters;
+use planner::memory::trained_parameters;
 use planner::plan::*;
 use planner::units::bytes_text;
 
@@ -36,6 +36,7 @@ pub fn text(plan: &Plan) -> String {
         ("optimizer", optimizer(plan)),
         ("evaluation", evaluation(plan.evaluation.as_ref())),
         ("blocks", blocks(&plan.model)),
+        ("offload", offload(&plan.offload)),
         ("memory", memory(&plan.memory)),
     ];
     let mut out = String::new();
@@ -64,10 +65,23 @@ fn model(model: &ModelPlan) -> String {
 }
 
 fn method(plan: &Plan) -> String {
-    let (lora, spec) = (&plan.method, &plan.model.spec);
-    let trainable = lora_parameters(spec, &lora.targets, lora.rank) as f64 / 1e6;
-    let targets: Vec<&str> = lora.targets.iter().map(|target| target.leaf()).collect();
-    format!("LoRA rank {} scale {} on {}: {trainable:.2} M trainable", lora.rank, lora.scale, targets.join(" "))
+    let trainable = trained_parameters(&plan.model.spec, &plan.method) as f64 / 1e6;
+    match &plan.method {
+        MethodPlan::Lora(lora) => {
+            let targets: Vec<&str> = lora.targets.iter().map(|target| target.leaf()).collect();
+            let targets = targets.join(" ");
+            format!("LoRA rank {} scale {} on {targets}: {trainable:.2} M trainable", lora.rank, lora.scale)
+        }
+        MethodPlan::Full(full) => {
+            let frozen = match (full.embeddings, full.head) {
+                (true, true) => "",
+                (false, true) => "; the embedding is frozen",
+                (true, false) => "; the head is frozen",
+                (false, false) => "; embedding and head are frozen",
+            };
+            format!("full: {trainable:.1} M trainable{frozen}")
+        }
+    }
 }
 
 fn data(data: &DataPlan) -> String {
@@ -99,9 +113,22 @@ fn optimizer(plan: &Plan) -> String {
     let clip = optimizer.max_grad_norm.map_or("no clipping".to_string(), |bound| format!("clip {bound}"));
     let kind = format!("{:?}", plan.schedule.kind).to_lowercase();
     format!(
-        "AdamW, learning rate {}, decay {}, {clip}; {kind}, warmup {warmup}",
-        optimizer.learning_rate, optimizer.weight_decay
+        "{}, learning rate {}, decay {}, {clip}; {kind}, warmup {warmup}",
+        rule(optimizer),
+        optimizer.learning_rate,
+        optimizer.weight_decay
     )
+}
+
+fn rule(optimizer: &OptimizerPlan) -> String {
+    match optimizer.kind {
+        OptimizerKind::Adamw => "AdamW".to_string(),
+        OptimizerKind::Adamw8bit => "AdamW with 8-bit states".to_string(),
+        OptimizerKind::AdamwBf16 => "AdamW with bf16 states".to_string(),
+        OptimizerKind::Lion => "Lion".to_string(),
+        OptimizerKind::Adafactor => "Adafactor".to_string(),
+        OptimizerKind::Sgd => format!("SGD with momentum {}", optimizer.momentum),
+    }
 }
 
 fn evaluation(evaluation: Option<&EvaluationPlan>) -> String {
@@ -118,9 +145,41 @@ fn blocks(model: &ModelPlan) -> String {
     format!("{retained} retain their graph, {} recompute it", model.keep.len() - retained)
 }
 
+fn offload(offload: &OffloadPlan) -> String {
+    let tier = |tier| match tier {
+        Tier::Device => "device",
+        Tier::Dram => "dram",
+        Tier::Nvme => "nvme",
+    };
+    let classes = format!(
+        "weights {}, gradients {}, optimizer {}, activations {}",
+        tier(offload.weights),
+        tier(offload.gradients),
+        tier(offload.optimizer),
+        tier(offload.activations)
+    );
+    let update = if offload.update_during_backward { "; update during backward" } else { "" };
+    if !offload.uses_nvme() {
+        return format!("{classes}{update}");
+    }
+    let paths: Vec<String> = offload.nvme.iter().map(|path| path.display().to_string()).collect();
+    let chunk = bytes_text(offload.buffer_bytes());
+    let bound =
+        offload.write_budget_bytes.map_or(String::new(), |bytes| format!(", at most {} written", bytes_text(bytes)));
+    format!("{classes}{update}; {} in chunks of {chunk}, depth {}{bound}", paths.join(", "), offload.queue_depth)
+}
+
 fn memory(memory: &MemoryPlan) -> String {
-    let mut terms: Vec<&MemoryTerm> = memory.terms.iter().filter(|term| term.bytes > 0).collect();
-    terms.sort_by_key(|term| std::cmp::Reverse(term.bytes));
-    let terms: Vec<String> = terms.iter().map(|term| format!("{} {}", term.name, bytes_text(term.bytes))).collect();
-    format!("{} of {}: {}", bytes_text(memory.peak_bytes), bytes_text(memory.budget_bytes), terms.join(", "))
+    let peak = format!("{} of {}", bytes_text(memory.peak_bytes), bytes_text(memory.budget_bytes));
+    let mut parts = Vec::new();
+    for (tier, name) in [(Tier::Device, ""), (Tier::Dram, "dram: "), (Tier::Nvme, "nvme: ")] {
+        let of_tier = memory.terms.iter().chain(&memory.nvme).filter(|term| term.tier == tier && term.bytes > 0);
+        let mut terms: Vec<&MemoryTerm> = of_tier.collect();
+        terms.sort_by_key(|term| std::cmp::Reverse(term.bytes));
+        let terms: Vec<String> = terms.iter().map(|term| format!("{} {}", term.name, bytes_text(term.bytes))).collect();
+        if !terms.is_empty() {
+            parts.push(format!("{name}{}", terms.join(", ")));
+        }
+    }
+    format!("{peak}: {}", parts.join("; "))
 }

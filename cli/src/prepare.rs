@@ -34,7 +34,7 @@ pub fn recipe(arguments: &RecipeArguments) -> Result<Recipe, Failure> {
     for (key, path) in data.chain(eval) {
         must_be_a_file(key, path).or_input()?;
     }
-    if let Some(folder) = &recipe.method.start_from
+    if let Some(folder) = recipe.method.lora().and_then(|lora| lora.start_from.as_ref())
         && !folder.is_dir()
     {
         return Err(anyhow!("no such folder: method.start_from: {}; expected a PEFT adapter folder", folder.display()))

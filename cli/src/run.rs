@@ -116,7 +116,7 @@ fn share(right: usize, of: usize) -> String {
     format!("{right}/{of} ({:.1} %)", 100.0 * right as f64 / of.max(1) as f64)
 }
 
-/// Results for people: what the run changed, how fast, in how much memory, where the adapter is.
+/// Results for people: what the run changed, how fast, in how much memory, where the adapter or model is.
 fn table(summary: &Summary, planned_bytes: u64) -> String {
     let mut rows = Vec::new();
     let pair = |what: fn(&EvaluationReport) -> String| {
@@ -143,6 +143,9 @@ fn table(summary: &Summary, planned_bytes: u64) -> String {
         "peak memory",
         format!("{} (planned {})", bytes_text(summary.peak_rss_bytes), bytes_text(planned_bytes)),
     ));
-    rows.push(("adapter", summary.adapter.display().to_string()));
-    rows.into_iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()
+    if summary.nvme_written_bytes > 0 {
+        rows.push(("written to nvme", bytes_text(summary.nvme_written_bytes)));
+    }
+    rows.push(("result", summary.result.display().to_string()));
+    rows.into_iter().map(|(name, value)| format!("{name:<15} {value}\n")).collect()
 }

@@ -18,7 +18,8 @@ use crate::prepare::Prepared;
 const RECIPE_FILE: &str = "recipe.toml";
 const PLAN_FILE: &str = "plan.json";
 /// Keys that a resumed run may change: no number of the training depends on them.
-const MAY_CHANGE: [&str; 6] = ["checkpoint.", "eval.", "log.", "hardware.memory", "train.keep", "model.source"];
+const MAY_CHANGE: [&str; 7] =
+    ["checkpoint.", "eval.", "log.", "hardware.memory", "train.keep", "model.source", "offload."];
 
 /// A run directory that this process writes.
 pub struct RunDirectory {

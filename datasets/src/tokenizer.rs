@@ -169,6 +169,24 @@ impl Tokenizer {
         self.special.binary_search(&id).is_ok() || self.facts.eos.contains(&id)
     }
 
+    /// `tokenizer.json` of this tokenizer.
+    pub fn to_json(&self) -> Result<String, DataError> {
+        self.inner.to_string(true).map_err(|error| DataError::tokenizer(&self.facts.place, error))
+    }
+
+    /// `tokenizer_config.json` of this tokenizer: special tokens and the chat template.
+    pub fn config(&self) -> serde_json::Value {
+        let name = |id: Option<u32>| id.and_then(|id| self.token(id));
+        serde_json::json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": name(self.facts.bos),
+            "eos_token": name(self.facts.eos.first().copied()),
+            "add_bos_token": self.adds_bos(),
+            "chat_template": self.facts.chat_template,
+            "clean_up_tokenization_spaces": false,
+        })
+    }
+
     pub(crate) fn encode_row(&self, text: &str) -> Result<Encoded, RowError> {
         self.encode_with_offsets(text).map_err(|error| RowError::Encode { reason: error.to_string() })
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
+use kernels::head::HeadGradients;
 use kernels::{AttentionGeometry, Gate, Lora};
 
 fn best(mut f: impl FnMut()) -> f64 {
@@ -14,6 +15,27 @@ fn best(mut f: impl FnMut()) -> f64 {
         f();
         best.min(begun.elapsed().as_secs_f64() * 1e3)
     })
+}
+
+/// Milliseconds of the three products of a trained layer by gemmkit alone (the weight's gradient from f32 operands).
+fn three_products<T: gemmkit::GemmScalar>(one: T, zero: T, [tokens, inputs, outputs]: [usize; 3]) -> f64 {
+    use gemmkit::{MatMut, MatRef, Parallelism::Rayon, gemm};
+    let (x, w, dy) = (vec![one; tokens * inputs], vec![one; outputs * inputs], vec![one; tokens * outputs]);
+    let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), vec![0.0f32; w.len()]);
+    let (wide_x, wide_dy) = (vec![1.0f32; x.len()], vec![1.0f32; dy.len()]);
+    let wt = MatRef::new(&w, inputs, outputs, 1, inputs as isize);
+    let forward = best(|| {
+        let y = MatMut::from_row_major(&mut y, tokens, outputs);
+        gemm(one, MatRef::from_row_major(&x, tokens, inputs), wt, zero, y, Rayon(0));
+    });
+    let (dy, w) = (MatRef::from_row_major(&dy, tokens, outputs), MatRef::from_row_major(&w, outputs, inputs));
+    let input = best(|| gemm(one, dy, w, zero, MatMut::from_row_major(&mut dx, tokens, inputs), Rayon(0)));
+    let dyt = MatRef::new(&wide_dy, outputs, tokens, 1, outputs as isize);
+    let weight = best(|| {
+        let dw = MatMut::from_row_major(&mut dw, outputs, inputs);
+        gemm(1.0, dyt, MatRef::from_row_major(&wide_x, tokens, inputs), 0.0, dw, Rayon(0));
+    });
+    forward + input + weight
 }
 
 type Op<'a> = &'a dyn Fn(&[Tensor<2>]) -> Tensor<2>;
@@ -47,6 +69,15 @@ fn run() {
         report(&format!("frozen_linear {inputs}x{outputs}"), &x[..1], gflop, &|x: &[Tensor<2>]| {
             kernels::frozen_linear(x[0].clone(), w.clone())
         });
+        let both = [x[0].clone(), w.clone()];
+        let products = match dtype {
+            DType::BF16 => three_products(half::bf16::ONE, half::bf16::ZERO, [tokens, inputs, outputs]),
+            _ => three_products(1.0f32, 0.0, [tokens, inputs, outputs]),
+        };
+        println!("gemmkit's three products {products:7.2} ms");
+        report(&format!("trainable_linear {inputs}x{outputs}"), &both, gflop, &|x: &[Tensor<2>]| {
+            kernels::trainable_linear(x[0].clone(), x[1].clone())
+        });
     }
     let x = [random(tokens, 576).cast(dtype)];
     let norm = random(1, 576).reshape([576]);
@@ -75,8 +106,19 @@ fn run() {
     }
     let (h, head) = (random(tokens, 576).cast(dtype), random(49152, 576).cast(dtype));
     let targets = vec![7u32; tokens];
-    let loss = |scale| best(|| drop(kernels::head::linear_cross_entropy(h.clone(), head.clone(), &targets, scale)));
-    println!("head and loss            forward {:7.2} ms   with gradient {:7.2} ms", loss(None), loss(Some(1.0)));
+    let loss = |wanted: &mut dyn FnMut() -> Option<HeadGradients<'static>>| {
+        best(|| drop(kernels::head::linear_cross_entropy(h.clone(), head.clone(), &targets, wanted())))
+    };
+    let forward = loss(&mut || None);
+    let hidden = loss(&mut || Some(HeadGradients::of_hidden_states(1.0)));
+    let mut sum = vec![0.0; 49152 * 576];
+    let both = best(|| {
+        let wanted = HeadGradients { scale: 1.0, weight_vd: Some(&mut sum) };
+        drop(kernels::head::linear_cross_entropy(h.clone(), head.clone(), &targets, Some(wanted)));
+    });
+    println!(
+        "head and loss            forward {forward:7.2} ms   with dx {hidden:7.2} ms   with dx and dw {both:7.2} ms"
+    );
 }
 
 fn main() {

@@ -117,6 +117,59 @@ impl<B: BlockOps> Backward<B, 3> for LoraLinearStep {
     }
 }
 
+/// Keeps x, w and one number a token, as [`RmsNormStep`].
+#[derive(Debug)]
+struct TrainableRmsNormStep;
+impl<B: BlockOps> Backward<B, 2> for TrainableRmsNormStep {
+    type State = (F<B>, F<B>, F<B>);
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        let (x, w, rstd) = ops.state;
+        let [x_parent, w_parent] = ops.parents;
+        if let Some(parent) = w_parent {
+            grads.register::<B>(parent.id, B::rms_norm_dw(x.clone(), rstd.clone(), dy.clone()));
+        }
+        if let Some(parent) = x_parent {
+            grads.register::<B>(parent.id, B::rms_norm_dx(x, w, rstd, dy));
+        }
+    }
+}
+
+/// Keeps x (shared between the layers that read it) and the weight's handle.
+#[derive(Debug)]
+struct TrainableLinearStep;
+impl<B: BlockOps> Backward<B, 2> for TrainableLinearStep {
+    type State = (F<B>, F<B>);
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        let (x, w) = ops.state;
+        let [x_parent, w_parent] = ops.parents;
+        if let Some(parent) = w_parent {
+            grads.register::<B>(parent.id, B::linear_dw(x, dy.clone()));
+        }
+        if let Some(parent) = x_parent {
+            grads.register::<B>(parent.id, B::linear_dx(w, dy));
+        }
+    }
+}
+
+/// Keeps nothing: the sum's gradient is each term's.
+#[derive(Debug)]
+struct AddBiasStep;
+impl<B: BlockOps> Backward<B, 2> for AddBiasStep {
+    type State = ();
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        let [y_parent, b_parent] = ops.parents;
+        if let Some(parent) = b_parent {
+            grads.register::<B>(parent.id, B::bias_gradient(dy.clone()));
+        }
+        if let Some(parent) = y_parent {
+            grads.register::<B>(parent.id, dy);
+        }
+    }
+}
+
 /// Keeps the gradient to hand over.
 #[derive(Debug)]
 struct SeedStep;
@@ -196,6 +249,35 @@ impl<B: BlockOps, C: CheckpointStrategy> BlockOps for Autodiff<B, C> {
         }
     }
 
+    fn trainable_rms_norm(x: F<Self>, w: F<Self>, epsilon: f32) -> (F<Self>, F<Self>) {
+        let prep = TrainableRmsNormStep.prepare::<C>([x.node(), w.node()]).compute_bound().stateful();
+        let (x, w) = (x.into_primitive(), w.into_primitive());
+        let (y, rstd) = B::trainable_rms_norm(x.clone(), w.clone(), epsilon);
+        match prep {
+            OpsKind::Tracked(prep) => (prep.finish((x, w, rstd.clone()), y), F::<Self>::new(rstd)),
+            OpsKind::UnTracked(prep) => (prep.finish(y), F::<Self>::new(rstd)),
+        }
+    }
+
+    fn trainable_linear(x: F<Self>, w: F<Self>) -> F<Self> {
+        let prep = TrainableLinearStep.prepare::<C>([x.node(), w.node()]).compute_bound().stateful();
+        let (x, w) = (x.into_primitive(), w.into_primitive());
+        let y = B::trainable_linear(x.clone(), w.clone());
+        match prep {
+            OpsKind::Tracked(prep) => prep.finish((x, w), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+
+    fn add_bias(y: F<Self>, b: F<Self>) -> F<Self> {
+        let prep = AddBiasStep.prepare::<C>([y.node(), b.node()]).compute_bound().stateful();
+        let sum = B::add_bias(y.into_primitive(), b.into_primitive());
+        match prep {
+            OpsKind::Tracked(prep) => prep.finish((), sum),
+            OpsKind::UnTracked(prep) => prep.finish(sum),
+        }
+    }
+
     fn seed_gradient(y: F<Self>, g: F<Self>) -> F<Self> {
         let prep = SeedStep.prepare::<C>([y.node()]).compute_bound().stateful();
         let g = g.into_primitive();
@@ -207,6 +289,15 @@ impl<B: BlockOps, C: CheckpointStrategy> BlockOps for Autodiff<B, C> {
     }
 
     fn rms_norm_dx(_: F<Self>, _: F<Self>, _: F<Self>, _: F<Self>) -> F<Self> {
+        unreachable!("{FORWARD_ONLY}")
+    }
+    fn rms_norm_dw(_: F<Self>, _: F<Self>, _: F<Self>) -> F<Self> {
+        unreachable!("{FORWARD_ONLY}")
+    }
+    fn linear_dw(_: F<Self>, _: F<Self>) -> F<Self> {
+        unreachable!("{FORWARD_ONLY}")
+    }
+    fn bias_gradient(_: F<Self>) -> F<Self> {
         unreachable!("{FORWARD_ONLY}")
     }
     fn gated_backward(_: F<Self>, _: F<Self>, _: F<Self>, _: Gate) -> (F<Self>, F<Self>) {

@@ -13,8 +13,8 @@ use crate::cpu::{self, AttentionGradients, AttentionInputs, AttentionOutputs, Ga
 use crate::gemm::{Operand, Scalar, product};
 use crate::ops::{AttentionGeometry, BlockOps, Dropout, Gate, Lora, Rotation};
 
-/// Rows whose outer product is summed at once in f32, so that widened copies of bf16 rows stay in cache.
-const WIDENED_ROWS: usize = 512;
+mod weights;
+use weights::{bias_gradient, linear_dw, lora_da, lora_db, rms_norm_dw};
 
 fn tensor<E: Scalar>(values: Vec<E>, shape: [usize; 2]) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from(shape)), dtype::<E>())
@@ -170,6 +170,12 @@ fn linear_dx<E: Stored>(w: &FlexTensor, dy: &FlexTensor) -> FlexTensor {
     tensor(dx, [tokens, inputs])
 }
 
+fn add_bias<E: Stored>(y: &FlexTensor, b: &FlexTensor) -> FlexTensor {
+    let mut sum = vec![E::default(); slice::<E>(y).len()];
+    cpu::add_row(slice::<E>(y), slice(b), &mut sum);
+    tensor(sum, rows_columns(y))
+}
+
 fn lora_linear<E: Stored>(
     x: &FlexTensor,
     w: &FlexTensor,
@@ -210,57 +216,6 @@ fn lora_dx<E: Stored>(dy: &FlexTensor, w: &FlexTensor, du: &FlexTensor, a: &Flex
         cpu::add_in_place(&mut dx, &through);
     }
     tensor(dx, [tokens, inputs])
-}
-
-/// `scale * leftᵀ right` summed in f32 over tokens, `[left columns, right columns]`.
-fn outer<E: Stored>(scale: f32, left: (&[E], usize), right: (&[E], usize)) -> FlexTensor {
-    let ((left, rows), (right, columns)) = (left, right);
-    let mut sum = vec![0.0f32; rows * columns];
-    let widen = |values: &[E]| {
-        let mut wide = vec![0.0f32; values.len()];
-        cpu::widen(values, &mut wide);
-        wide
-    };
-    for (left, right) in left.chunks(WIDENED_ROWS * rows).zip(right.chunks(WIDENED_ROWS * columns)) {
-        let tokens = left.len() / rows;
-        let (left, right) = (widen(left), widen(right));
-        f32::product(
-            scale,
-            Operand::new(&left, tokens, rows).t(),
-            Operand::new(&right, tokens, columns),
-            1.0,
-            &mut sum,
-        );
-    }
-    tensor(sum, [rows, columns])
-}
-
-/// [`outer`] where nothing has to be widened.
-fn outer_f32(scale: f32, left: (&[f32], usize), right: (&[f32], usize)) -> FlexTensor {
-    let ((left, rows), (right, columns)) = (left, right);
-    let tokens = left.len() / rows;
-    let sum = product(scale, Operand::new(left, tokens, rows).t(), Operand::new(right, tokens, columns));
-    tensor(sum, [rows, columns])
-}
-
-fn lora_da<E: Stored>(du: &FlexTensor, x: &FlexTensor, lora: Lora) -> FlexTensor {
-    let ([_, rank], [_, inputs]) = (rows_columns(du), rows_columns(x));
-    let (du, x) = (slice::<E>(du), slice::<E>(x));
-    let x_dropped = dropped(x, lora.dropout);
-    let x = x_dropped.as_deref().unwrap_or(x);
-    match (bytemuck::try_cast_slice(du), bytemuck::try_cast_slice(x)) {
-        (Ok(du), Ok(x)) if size_of::<E>() == 4 => outer_f32(1.0, (du, rank), (x, inputs)),
-        _ => outer(1.0, (du, rank), (x, inputs)),
-    }
-}
-
-fn lora_db<E: Stored>(dy: &FlexTensor, u: &FlexTensor, lora: Lora) -> FlexTensor {
-    let ([_, outputs], [_, rank]) = (rows_columns(dy), rows_columns(u));
-    let (dy, u) = (slice::<E>(dy), slice::<E>(u));
-    match (bytemuck::try_cast_slice(dy), bytemuck::try_cast_slice(u)) {
-        (Ok(dy), Ok(u)) if size_of::<E>() == 4 => outer_f32(lora.scale, (dy, outputs), (u, rank)),
-        _ => outer(lora.scale, (dy, outputs), (u, rank)),
-    }
 }
 
 impl BlockOps for Flex {
@@ -327,6 +282,30 @@ impl BlockOps for Flex {
 
     fn lora_db(dy: FlexTensor, u: FlexTensor, lora: Lora) -> FlexTensor {
         by_dtype!(dy, lora_db(&contiguous(&dy), &u, lora))
+    }
+
+    fn trainable_rms_norm(x: FlexTensor, w: FlexTensor, epsilon: f32) -> (FlexTensor, FlexTensor) {
+        <Flex as BlockOps>::rms_norm(x, w, epsilon)
+    }
+
+    fn rms_norm_dw(x: FlexTensor, rstd: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        by_dtype!(x, rms_norm_dw(&contiguous(&x), &rstd, &contiguous(&dy)))
+    }
+
+    fn trainable_linear(x: FlexTensor, w: FlexTensor) -> FlexTensor {
+        <Flex as BlockOps>::linear(x, w)
+    }
+
+    fn linear_dw(x: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        by_dtype!(x, linear_dw(&contiguous(&x), &contiguous(&dy)))
+    }
+
+    fn add_bias(y: FlexTensor, b: FlexTensor) -> FlexTensor {
+        by_dtype!(y, add_bias(&contiguous(&y), &contiguous(&b)))
+    }
+
+    fn bias_gradient(dy: FlexTensor) -> FlexTensor {
+        by_dtype!(dy, bias_gradient(&contiguous(&dy)))
     }
 
     fn seed_gradient(_y: FlexTensor, _g: FlexTensor) -> FlexTensor {

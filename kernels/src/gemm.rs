@@ -2,15 +2,26 @@
 //!
 //! In:    contiguous row-major slices.
 //! Out:   contiguous row-major slices, overwritten or added to.
-//! Never: allocates more than gemmkit's own thread-local packing buffers.
+//! Never: allocates in a steady step more than packing buffers and, without a bf16 dot product, [`WIDENED_ROWS`] rows.
+//!
+//! Every product has the same bits for every number of threads: gemmkit never splits the summed dimension.
 
 use gemmkit::{MatMut, MatRef, Parallelism};
 use half::bf16;
 
-use crate::cpu::Element;
+use crate::cpu::{self, Element};
 
-/// All threads of rayon's global pool.
-const ALL_THREADS: Parallelism = Parallelism::Rayon(0);
+/// As many threads as the work is worth, or one where rayon's current pool has one. gemmkit by itself looks at the
+/// machine, not at the pool.
+fn threads() -> Parallelism {
+    if rayon::current_num_threads() == 1 { Parallelism::Serial } else { Parallelism::Rayon(0) }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+/// Rows whose outer product is summed at once in f32, so that widened copies of bf16 rows stay in cache.
+const WIDENED_ROWS: usize = 512;
 
 /// A row-major matrix and whether the product reads it transposed.
 #[derive(Clone, Copy)]
@@ -26,6 +37,11 @@ impl<'a, E> Operand<'a, E> {
     pub(crate) fn new(data: &'a [E], rows: usize, columns: usize) -> Self {
         assert_eq!(data.len(), rows * columns, "elements of a matrix");
         Operand { data, rows, columns, transposed: false }
+    }
+
+    /// Columns as stored.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
     }
 
     /// The transpose, by strides.
@@ -55,10 +71,14 @@ pub(crate) trait Scalar: Element + bytemuck::Pod {
 
     /// `c = alpha * a b + beta * c`; `c` is row-major `[rows of a, columns of b]`.
     fn product(alpha: f32, a: Operand<'_, Self>, b: Operand<'_, Self>, beta: f32, c: &mut [Self]);
+
+    /// `sum += leftᵀ right`, summed and kept in f32 whatever the operands are stored in: the gradient of a weight.
+    /// `left` is `[t, o]`, `right` is `[t, i]`, both as stored; `sum` is `[o, i]`.
+    fn add_outer(left: Operand<'_, Self>, right: Operand<'_, Self>, sum: &mut [f32]);
 }
 
 macro_rules! scalar {
-    ($type:ty) => {
+    ($type:ty, $add_outer:ident) => {
         impl Scalar for $type {
             fn fresh_product(alpha: f32, a: Operand<'_, Self>, b: Operand<'_, Self>) -> Vec<Self> {
                 let ((m, k, row_a, column_a), (inner, n, row_b, column_b)) = (a.strides(), b.strides());
@@ -83,7 +103,7 @@ macro_rules! scalar {
                         c.as_mut_ptr().cast(),
                         n as isize,
                         1,
-                        ALL_THREADS,
+                        threads(),
                     );
                     c.assume_init().into_vec()
                 }
@@ -93,15 +113,55 @@ macro_rules! scalar {
                 let (a, b) = (a.view(), b.view());
                 let (rows, columns) = (a.rows(), b.cols());
                 let (alpha, beta) = (Element::from_f32(alpha), Element::from_f32(beta));
-                gemmkit::gemm(alpha, a, b, beta, MatMut::from_row_major(c, rows, columns), ALL_THREADS);
+                gemmkit::gemm(alpha, a, b, beta, MatMut::from_row_major(c, rows, columns), threads());
+            }
+
+            fn add_outer(left: Operand<'_, Self>, right: Operand<'_, Self>, sum: &mut [f32]) {
+                assert_eq!(left.rows, right.rows, "tokens of an outer product");
+                assert!(!left.transposed && !right.transposed, "an outer product reads its operands as stored");
+                assert_eq!(sum.len(), left.columns * right.columns, "elements of an outer product");
+                if left.rows > 0 && !sum.is_empty() {
+                    $add_outer(left, right, sum);
+                }
             }
         }
     };
 }
-scalar!(f32);
-scalar!(bf16);
+scalar!(f32, add_outer_f32);
+scalar!(bf16, add_outer_bf16);
+
+fn add_outer_f32(left: Operand<'_, f32>, right: Operand<'_, f32>, sum: &mut [f32]) {
+    f32::product(1.0, left.t(), right, 1.0, sum);
+}
+
+fn add_outer_bf16(left: Operand<'_, bf16>, right: Operand<'_, bf16>, sum: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if x86::has_dot_product() {
+        return x86::add_outer(left, right, sum);
+    }
+    add_outer_widened(1.0, (left.data, left.columns), (right.data, right.columns), sum);
+}
+
+/// `sum += scale * leftᵀ right` by f32 products of widened rows; each operand comes with its columns.
+pub(crate) fn add_outer_widened<E: Element>(scale: f32, left: (&[E], usize), right: (&[E], usize), sum: &mut [f32]) {
+    let ((left, rows), (right, columns)) = (left, right);
+    let widen = |values: &[E]| {
+        let mut wide = vec![0.0f32; values.len()];
+        cpu::widen(values, &mut wide);
+        wide
+    };
+    for (left, right) in left.chunks(WIDENED_ROWS * rows).zip(right.chunks(WIDENED_ROWS * columns)) {
+        let tokens = left.len() / rows;
+        let (left, right) = (widen(left), widen(right));
+        let (left, right) = (Operand::new(&left, tokens, rows), Operand::new(&right, tokens, columns));
+        f32::product(scale, left.t(), right, 1.0, sum);
+    }
+}
 
 /// `alpha * a b`, freshly allocated.
 pub(crate) fn product<E: Scalar>(alpha: f32, a: Operand<'_, E>, b: Operand<'_, E>) -> Vec<E> {
     E::fresh_product(alpha, a, b)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
 //! The language-model head with its loss: cross-entropy that never holds more than one chunk of logits.
 //!
-//! In:    hidden states of the rows that are trained on, `[r, d]`, the frozen head weight `[v, d]`, target ids.
-//! Out:   the sum of losses and, on request, the gradient of a scaled sum for the hidden states.
-//! Never: holds logits of more than [`CHUNK_BYTES_MAX`] bytes (one row at least), however many tokens there are.
+//! In:    hidden states of the rows that are trained on, `[r, d]`, the head weight `[v, d]`, target ids.
+//! Out:   the sum of losses and, on request, the gradient of a scaled sum for the hidden states and the head.
+//! Never: holds logits of more than [`CHUNK_BYTES_MAX`] bytes (one row at least), however many tokens there are; a
+//!        second array of the head's size on the CPU; other bits because one more gradient was asked for.
 //!
 //! The gradient is computed in the same pass as the loss, so logits are made once: `dx = (softmax - onehot) w`.
 //! Source of the idea: Hsu et al. 2024, arXiv:2410.10989 (fused linear cross-entropy).
@@ -11,6 +12,7 @@ use burn::backend::Flex;
 use burn::tensor::{Bytes, DType, Device, Shape, Tensor};
 use burn_flex::{FlexTensor, Layout};
 use half::bf16;
+use rayon::prelude::*;
 
 use crate::cpu;
 use crate::gemm::{Operand, Scalar};
@@ -19,67 +21,109 @@ use crate::twin;
 /// Upper bound of one chunk of f32 logits, bytes.
 pub const CHUNK_BYTES_MAX: usize = 64 << 20;
 
+/// Columns of the gradient of logits that are laid side by side before they are multiplied: whole rows of them lie a
+/// vocabulary apart, often on the same cache sets (the product took 377 ms, not 181, at 49152 columns). Not a power of
+/// two for the same reason.
+const BLOCK_COLUMNS: usize = 2064;
+
 /// Result of [`linear_cross_entropy`].
 #[derive(Debug)]
 pub struct HeadLoss {
     /// Sum of the rows' losses, natural logarithm.
     pub sum: f64,
-    /// Gradient of `gradient_scale * sum` for the hidden states, where it was asked for.
+    /// Gradient of `scale * sum` for the hidden states, where it was asked for.
     pub dx_rd: Option<Tensor<2>>,
+}
+
+/// Which gradients [`linear_cross_entropy`] computes besides the loss.
+#[derive(Debug)]
+pub struct HeadGradients<'a> {
+    /// Gradients are those of `scale` times the sum of losses.
+    pub scale: f32,
+    /// The head's gradient, `[v, d]` in f32, is added to this slice. `None` where the head is frozen.
+    pub weight_vd: Option<&'a mut [f32]>,
+}
+
+impl HeadGradients<'_> {
+    /// The gradient for the hidden states only.
+    pub fn of_hidden_states(scale: f32) -> Self {
+        HeadGradients { scale, weight_vd: None }
+    }
 }
 
 /// Cross-entropy of `softmax(x wᵀ)` against `targets`, in chunks of rows.
 ///
 /// - `x_rd`: plain (no autodiff) hidden states of trained rows; `w_vd`: the head; same dtype.
-/// - `gradient_scale`: `Some(s)` also returns the gradient of `s` times the sum.
+/// - `gradients`: `None` computes the loss only.
 ///
 /// # Panics
-/// If a target is not below the vocabulary: datasets checks ids, so that is our bug.
+/// If a target is not below the vocabulary (datasets checks ids) or the gradient slice has another size than the head
+/// (it is planned): our bugs.
 pub fn linear_cross_entropy(
     x_rd: Tensor<2>,
     w_vd: Tensor<2>,
     targets: &[u32],
-    gradient_scale: Option<f32>,
+    gradients: Option<HeadGradients<'_>>,
 ) -> HeadLoss {
     let [rows, _] = x_rd.dims();
     assert_eq!(rows, targets.len(), "one target a row");
+    if let Some(HeadGradients { weight_vd: Some(sum), .. }) = &gradients {
+        assert_eq!(sum.len(), w_vd.dims().iter().product::<usize>(), "elements of the head's gradient");
+    }
     if rows == 0 {
-        return HeadLoss { sum: 0.0, dx_rd: gradient_scale.map(|_| x_rd) };
+        return HeadLoss { sum: 0.0, dx_rd: gradients.map(|_| x_rd) };
     }
     if x_rd.device().inner() == Device::flex() {
         return match x_rd.dtype() {
-            DType::BF16 => on_flex::<bf16>(x_rd, w_vd, targets, gradient_scale),
-            _ => on_flex::<f32>(x_rd, w_vd, targets, gradient_scale),
+            DType::BF16 => on_flex::<bf16>(x_rd, w_vd, targets, gradients),
+            _ => on_flex::<f32>(x_rd, w_vd, targets, gradients),
         };
     }
-    on_any(x_rd, w_vd, targets, gradient_scale)
+    on_any(x_rd, w_vd, targets, gradients)
 }
 
 fn rows_of_chunk(vocabulary: usize) -> usize {
     (CHUNK_BYTES_MAX / (4 * vocabulary)).clamp(1, 512)
 }
 
-/// The same chunks with the plain twin and Burn's autodiff.
-fn on_any(x_rd: Tensor<2>, w_vd: Tensor<2>, targets: &[u32], gradient_scale: Option<f32>) -> HeadLoss {
+/// The same chunks with the plain twin and Burn's autodiff. The head's gradient is summed on the device and comes to
+/// the host once.
+pub(crate) fn on_any(
+    x_rd: Tensor<2>,
+    w_vd: Tensor<2>,
+    targets: &[u32],
+    gradients: Option<HeadGradients<'_>>,
+) -> HeadLoss {
     let [rows, _] = x_rd.dims();
     let chunk = rows_of_chunk(w_vd.dims()[0]);
-    let (mut sum, mut gradients) = (0.0, Vec::new());
-    for start in (0..rows).step_by(chunk) {
-        let length = chunk.min(rows - start);
-        let x = x_rd.clone().narrow(0, start, length);
-        let targets = &targets[start..start + length];
-        match gradient_scale {
-            None => sum += f64::from(twin::cross_entropy_sum(x, w_vd.clone(), targets).into_scalar::<f32>()),
-            Some(scale) => {
-                let x = Tensor::<2>::from_inner(x).require_grad();
-                let loss = twin::cross_entropy_sum(x.clone(), Tensor::from_inner(w_vd.clone()), targets);
-                let mut graph = (loss.clone() * scale).backward();
-                sum += f64::from(loss.inner().into_scalar::<f32>());
-                gradients.push(x.grad_remove(&mut graph).expect("the loss depends on x"));
-            }
+    let parts = (0..rows).step_by(chunk).map(|start| (start, chunk.min(rows - start)));
+    let part =
+        |(start, length): (usize, usize)| (x_rd.clone().narrow(0, start, length), &targets[start..start + length]);
+    let Some(HeadGradients { scale, weight_vd }) = gradients else {
+        let losses = parts.map(part).map(|(x, targets)| twin::cross_entropy_sum(x, w_vd.clone(), targets));
+        return HeadLoss { sum: losses.map(|loss| f64::from(loss.into_scalar::<f32>())).sum(), dx_rd: None };
+    };
+    let (mut sum, mut dx_rd, mut dw_vd) = (0.0, Vec::new(), None::<Tensor<2>>);
+    for (x, targets) in parts.map(part) {
+        let x = Tensor::<2>::from_inner(x).require_grad();
+        let w = Tensor::<2>::from_inner(w_vd.clone()).set_require_grad(weight_vd.is_some());
+        let loss = twin::cross_entropy_sum(x.clone(), w.clone(), targets);
+        let mut graph = (loss.clone() * scale).backward();
+        sum += f64::from(loss.inner().into_scalar::<f32>());
+        dx_rd.push(x.grad_remove(&mut graph).expect("the loss depends on x"));
+        if let Some(dw) = w.grad_remove(&mut graph) {
+            let dw = dw.cast(DType::F32);
+            dw_vd = Some(match dw_vd.take() {
+                Some(sum) => sum + dw,
+                None => dw,
+            });
         }
     }
-    HeadLoss { sum, dx_rd: gradient_scale.map(|_| Tensor::cat(gradients, 0)) }
+    if let (Some(dw), Some(sum)) = (dw_vd, weight_vd) {
+        let dw: Vec<f32> = dw.into_data().try_into_vec().expect("cast to f32");
+        cpu::add_in_place(sum, &dw);
+    }
+    HeadLoss { sum, dx_rd: Some(Tensor::cat(dx_rd, 0)) }
 }
 
 fn flex(tensor: Tensor<2>) -> FlexTensor {
@@ -90,26 +134,39 @@ fn on_flex<E: Scalar + burn::tensor::Element>(
     x_rd: Tensor<2>,
     w_vd: Tensor<2>,
     targets: &[u32],
-    gradient_scale: Option<f32>,
+    gradients: Option<HeadGradients<'_>>,
 ) -> HeadLoss {
     let ([rows, width], [vocabulary, _]) = (x_rd.dims(), w_vd.dims());
     let (x, w) = (flex(x_rd), flex(w_vd));
     let x = x.as_slice::<E>().expect("dtype was looked at");
     let w = Operand::new(w.as_slice::<E>().expect("head and hidden states share a dtype"), vocabulary, width);
     let chunk = rows_of_chunk(vocabulary).min(rows);
-    let mut chunks = Chunks { w, logits: vec![0.0; chunk * vocabulary], stored: Vec::new(), losses: vec![0.0; chunk] };
-    let mut dx = vec![E::default(); if gradient_scale.is_some() { rows * width } else { 0 }];
+    let logits = vec![0.0; chunk * vocabulary];
+    let mut chunks = Chunks { w, logits, stored: Vec::new(), block: Vec::new(), losses: vec![0.0; chunk] };
+    let (scale, mut weight_vd) = gradients.map(|wanted| (wanted.scale, wanted.weight_vd)).unzip();
+    let mut dx = vec![E::default(); if scale.is_some() { rows * width } else { 0 }];
     let mut sum = 0.0;
     for start in (0..rows).step_by(chunk) {
         let end = (start + chunk).min(rows);
         let x = Operand::new(&x[start * width..end * width], end - start, width);
-        let dx = gradient_scale.map(|scale| (scale, &mut dx[start * width..end * width]));
-        sum += chunks.run(x, &targets[start..end], dx);
+        let wanted = scale.map(|scale| ChunkGradients {
+            scale,
+            dx: &mut dx[start * width..end * width],
+            dw: weight_vd.as_mut().and_then(|sum| sum.as_deref_mut()),
+        });
+        sum += chunks.run(x, &targets[start..end], wanted);
     }
     let shape = Layout::contiguous(Shape::from([rows, width]));
-    let dx_rd = gradient_scale
-        .map(|_| Tensor::from_primitive::<Flex>(FlexTensor::new(Bytes::from_elems(dx), shape, E::dtype())));
+    let dx_rd =
+        scale.map(|_| Tensor::from_primitive::<Flex>(FlexTensor::new(Bytes::from_elems(dx), shape, E::dtype())));
     HeadLoss { sum, dx_rd }
+}
+
+/// Where one chunk's gradients go: `dx` is overwritten, `dw` added to.
+struct ChunkGradients<'a, E> {
+    scale: f32,
+    dx: &'a mut [E],
+    dw: Option<&'a mut [f32]>,
 }
 
 /// Buffers that every chunk of one call shares.
@@ -117,21 +174,22 @@ struct Chunks<'a, E> {
     w: Operand<'a, E>,
     logits: Vec<f32>,
     stored: Vec<E>,
+    block: Vec<E>,
     losses: Vec<f32>,
 }
 
 impl<E: Scalar> Chunks<'_, E> {
-    /// Sum of the chunk's losses; fills `dx` where asked.
-    fn run(&mut self, x: Operand<'_, E>, targets: &[u32], dx: Option<(f32, &mut [E])>) -> f64 {
+    /// Sum of the chunk's losses; fills the gradients asked for.
+    fn run(&mut self, x: Operand<'_, E>, targets: &[u32], wanted: Option<ChunkGradients<'_, E>>) -> f64 {
         let (rows, vocabulary) = (targets.len(), self.logits.len() / self.losses.len());
         let mut logits = std::mem::take(&mut self.logits);
         self.multiply(x, &mut logits[..rows * vocabulary]);
         let (chunk, losses) = (&mut logits[..rows * vocabulary], &mut self.losses[..rows]);
-        match dx {
+        match wanted {
             None => cpu::cross_entropy_rows(chunk, vocabulary, targets, losses),
-            Some((scale, dx)) => {
-                cpu::softmax_cross_entropy_rows(chunk, vocabulary, targets, scale, losses);
-                self.multiply_back(chunk, rows, vocabulary, dx);
+            Some(wanted) => {
+                cpu::softmax_cross_entropy_rows(chunk, vocabulary, targets, wanted.scale, losses);
+                self.multiply_back(chunk, rows, x, wanted);
             }
         }
         let sum = self.losses[..rows].iter().map(|&loss| f64::from(loss)).sum();
@@ -150,16 +208,24 @@ impl<E: Scalar> Chunks<'_, E> {
         }
     }
 
-    fn multiply_back(&mut self, dlogits: &[f32], rows: usize, vocabulary: usize, dx: &mut [E]) {
-        match bytemuck::try_cast_slice::<f32, E>(dlogits) {
-            Ok(dlogits) if size_of::<E>() == 4 => {
-                E::product(1.0, Operand::new(dlogits, rows, vocabulary), self.w, 0.0, dx);
-            }
+    fn multiply_back(&mut self, dlogits: &[f32], rows: usize, x: Operand<'_, E>, wanted: ChunkGradients<'_, E>) {
+        let dlogits = match bytemuck::try_cast_slice::<f32, E>(dlogits) {
+            Ok(dlogits) if size_of::<E>() == 4 => dlogits,
             _ => {
                 self.stored.resize(dlogits.len(), E::default());
                 cpu::narrow(dlogits, &mut self.stored);
-                E::product(1.0, Operand::new(&self.stored, rows, vocabulary), self.w, 0.0, dx);
+                &self.stored
             }
+        };
+        let vocabulary = dlogits.len() / rows;
+        E::product(1.0, Operand::new(dlogits, rows, vocabulary), self.w, 0.0, wanted.dx);
+        let Some(sum) = wanted.dw else { return };
+        for (at, sum) in sum.chunks_mut(BLOCK_COLUMNS * x.columns()).enumerate() {
+            let (start, columns) = (at * BLOCK_COLUMNS, sum.len() / x.columns());
+            self.block.resize(rows * columns, E::default());
+            let pairs = self.block.par_chunks_exact_mut(columns).zip(dlogits.par_chunks_exact(vocabulary));
+            pairs.for_each(|(block, dlogits)| block.copy_from_slice(&dlogits[start..start + columns]));
+            E::add_outer(Operand::new(&self.block, rows, columns), x, sum);
         }
     }
 }

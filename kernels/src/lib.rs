@@ -11,6 +11,7 @@
 
 pub mod autodiff;
 pub mod cpu;
+pub mod embedding;
 mod flex;
 mod gemm;
 pub mod head;
@@ -19,9 +20,11 @@ pub mod ops;
 pub mod twin;
 
 pub use ops::{
-    AttentionGeometry, Dropout, Gate, Lora, attention, frozen_linear, gated, lora_linear, rms_norm, rotary,
-    seed_gradient,
+    AttentionGeometry, Dropout, Gate, Lora, add_bias, attention, frozen_linear, gated, lora_linear, rms_norm, rotary,
+    seed_gradient, trainable_linear, trainable_rms_norm,
 };
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod training_tests;

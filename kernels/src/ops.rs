@@ -113,6 +113,22 @@ pub trait BlockOps: Backend {
     fn lora_da(du: FloatTensor<Self>, x: FloatTensor<Self>, lora: Lora) -> FloatTensor<Self>;
     /// `db = scale * dyᵀ u` in f32.
     fn lora_db(dy: FloatTensor<Self>, u: FloatTensor<Self>, lora: Lora) -> FloatTensor<Self>;
+    /// [`BlockOps::rms_norm`] whose weight is trained.
+    fn trainable_rms_norm(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    /// Gradient of [`BlockOps::trainable_rms_norm`] for `w`, in f32.
+    fn rms_norm_dw(x: FloatTensor<Self>, rstd: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// [`BlockOps::linear`] whose weight is trained.
+    fn trainable_linear(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `dw = dyᵀ x` in f32.
+    fn linear_dw(x: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `y + b`, `b` added to every row.
+    fn add_bias(y: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// Column sums of `dy` in f32.
+    fn bias_gradient(dy: FloatTensor<Self>) -> FloatTensor<Self>;
     /// A zero, `[1]`, whose backward pass hands `g` to `y` (vector-Jacobian product without a multiply).
     fn seed_gradient(y: FloatTensor<Self>, g: FloatTensor<Self>) -> FloatTensor<Self>;
 }
@@ -183,6 +199,35 @@ pub fn frozen_linear(x_ti: Tensor<2>, w_oi: Tensor<2>) -> Tensor<2> {
         return twin::frozen_linear(x_ti, w_oi);
     }
     Tensor::from_dispatch(<Dispatch as BlockOps>::linear(x_ti.into_dispatch(), w_oi.into_dispatch()))
+}
+
+/// [`rms_norm`] whose weight is trained as well: same values, and `w_d` gets a gradient in f32.
+pub fn trainable_rms_norm(x_td: Tensor<2>, w_d: Tensor<1>, epsilon: f32) -> Tensor<2> {
+    if !is_flex(&x_td.device()) {
+        return twin::rms_norm(x_td, w_d, epsilon);
+    }
+    let (y, _rstd) = <Dispatch as BlockOps>::trainable_rms_norm(x_td.into_dispatch(), w_d.into_dispatch(), epsilon);
+    Tensor::from_dispatch(y)
+}
+
+/// [`frozen_linear`] whose weight is trained as well: same values, and `x_ti` stays alive for the backward pass.
+///
+/// - `x_ti`, `w_oi`: f32 or bf16, the same. The gradient of `w_oi` is summed and returned in f32 (on a device without
+///   kernels in `w_oi`'s dtype), the gradient of `x_ti` in its own dtype. An operand that is not tracked gets none.
+pub fn trainable_linear(x_ti: Tensor<2>, w_oi: Tensor<2>) -> Tensor<2> {
+    if !is_flex(&x_ti.device()) {
+        return twin::frozen_linear(x_ti, w_oi);
+    }
+    Tensor::from_dispatch(<Dispatch as BlockOps>::trainable_linear(x_ti.into_dispatch(), w_oi.into_dispatch()))
+}
+
+/// Adds a bias, trained or frozen, to every row: `y_to + b_o`, in one dtype. A tracked `b_o` gets its gradient in f32
+/// (on a device without kernels in its own dtype).
+pub fn add_bias(y_to: Tensor<2>, b_o: Tensor<1>) -> Tensor<2> {
+    if !is_flex(&y_to.device()) {
+        return twin::add_bias(y_to, b_o);
+    }
+    Tensor::from_dispatch(<Dispatch as BlockOps>::add_bias(y_to.into_dispatch(), b_o.into_dispatch()))
 }
 
 /// Frozen linear layer with a low-rank update: `x wᵀ + scale * dropout(x) aᵀ bᵀ`.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::head::linear_cross_entropy;
+use crate::head::{HeadGradients, linear_cross_entropy};
 use crate::{AttentionGeometry, Dropout, Gate, Lora, twin};
 
 /// A small deterministic source of values in ±1.
-struct Values(u64);
+pub(crate) struct Values(pub(crate) u64);
 
 impl Values {
     fn next(&mut self) -> f32 {
@@ -18,21 +18,21 @@ impl Values {
         ((self.0 >> 40) as f32 / (1u64 << 23) as f32) - 1.0
     }
 
-    fn matrix(&mut self, rows: usize, columns: usize) -> Tensor<2> {
+    pub(crate) fn matrix(&mut self, rows: usize, columns: usize) -> Tensor<2> {
         let values: Vec<f32> = (0..rows * columns).map(|_| self.next()).collect();
         Tensor::from_data(TensorData::new(values, [rows, columns]), (&Device::flex(), DType::F32))
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         ((self.next() + 1.0) / 2.0 * bound as f32) as usize % bound
     }
 }
 
-fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+pub(crate) fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.into_data().convert::<f32>().iter::<f32>().collect()
 }
 
-fn assert_close(what: &str, ours: &[f32], twin: &[f32], tolerance: f32) {
+pub(crate) fn assert_close(what: &str, ours: &[f32], twin: &[f32], tolerance: f32) {
     assert_eq!(ours.len(), twin.len(), "{what}");
     let scale = twin.iter().fold(0.1f32, |most, value| most.max(value.abs()));
     for (at, (a, b)) in ours.iter().zip(twin).enumerate() {
@@ -188,7 +188,7 @@ fn linear_cross_entropy_and_its_gradient_match_the_twin_across_chunk_borders() {
         let mut random = Values(29 + rows as u64);
         let (x, w) = (random.matrix(rows, width), random.matrix(vocabulary, width));
         let targets: Vec<u32> = (0..rows).map(|_| random.below(vocabulary) as u32).collect();
-        let ours = linear_cross_entropy(x.clone(), w.clone(), &targets, Some(0.5));
+        let ours = linear_cross_entropy(x.clone(), w.clone(), &targets, Some(HeadGradients::of_hidden_states(0.5)));
         let tracked = Tensor::<2>::from_inner(x.clone()).require_grad();
         let sum = twin::cross_entropy_sum(tracked.clone(), Tensor::from_inner(w.clone()), &targets);
         let mut gradients = (sum.clone() * 0.5).backward();

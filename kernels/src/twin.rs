@@ -13,7 +13,7 @@ fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.cast(DType::F32)
 }
 
-/// Twin of [`crate::rms_norm`].
+/// Twin of [`crate::rms_norm`] and [`crate::trainable_rms_norm`].
 pub fn rms_norm(x_td: Tensor<2>, w_d: Tensor<1>, epsilon: f32) -> Tensor<2> {
     let dtype = x_td.dtype();
     let x = widened(x_td);
@@ -83,9 +83,14 @@ fn row_attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, geometry: &AttentionG
     softmax(scores + mask, 2).matmul(v).swap_dims(0, 1).reshape([tokens, width])
 }
 
-/// Twin of [`crate::frozen_linear`].
+/// Twin of [`crate::frozen_linear`] and [`crate::trainable_linear`].
 pub fn frozen_linear(x_ti: Tensor<2>, w_oi: Tensor<2>) -> Tensor<2> {
     x_ti.matmul(w_oi.transpose())
+}
+
+/// Twin of [`crate::add_bias`].
+pub fn add_bias(y_to: Tensor<2>, b_o: Tensor<1>) -> Tensor<2> {
+    y_to + b_o.unsqueeze::<2>()
 }
 
 /// Twin of [`crate::lora_linear`].

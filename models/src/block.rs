@@ -12,9 +12,10 @@ use planner::architecture::{Activation, DecoderSpec, Linear};
 
 use crate::context::RowContext;
 
-/// A frozen linear layer: `[outputs, inputs]` and an optional bias `[outputs]`.
+/// A linear layer: `[outputs, inputs]` and an optional bias `[outputs]`. Frozen where its tensors are plain, trained
+/// where they are tracked ([`Block::tracked`]).
 #[derive(Debug, Clone)]
-pub struct FrozenLinear {
+pub struct LinearLayer {
     /// Weight as transformers stores it.
     pub weight: Tensor<2>,
     /// Bias in the weight's dtype.
@@ -41,13 +42,13 @@ pub struct BlockAdapters {
     pub dropout: Option<(f32, u64)>,
 }
 
-/// Weights of one block on the device.
+/// Weights of one block on the device. A clone shares them.
 #[derive(Debug, Clone)]
 pub struct Block {
     /// Position in the stack.
     pub index: usize,
     /// In the order of [`Linear::ALL`].
-    pub linears: Vec<FrozenLinear>,
+    pub linears: Vec<LinearLayer>,
     /// f32, in the order of [`DecoderSpec::block_norms`], offset already added.
     pub norms: Vec<Tensor<1>>,
 }
@@ -159,6 +160,7 @@ impl Block {
     fn linear(&self, which: Linear, x_ti: Tensor<2>, context: &RowContext, adapters: &BlockAdapters) -> Tensor<2> {
         let layer = &self.linears[which as usize];
         let y = match &adapters.pairs[which as usize] {
+            None if layer.weight.is_require_grad() => kernels::trainable_linear(x_ti, layer.weight.clone()),
             None => kernels::frozen_linear(x_ti, layer.weight.clone()),
             Some(pair) => {
                 let dropout = adapters.dropout.map(|(probability, seed)| Dropout {
@@ -172,7 +174,7 @@ impl Block {
         };
         match &layer.bias {
             None => y,
-            Some(bias) => y + bias.clone().unsqueeze::<2>(),
+            Some(bias) => kernels::add_bias(y, bias.clone()),
         }
     }
 
@@ -186,7 +188,7 @@ impl Block {
             Norm::PreFeedForward => 4 - skipped,
             Norm::PostFeedForward => 5 - skipped,
         };
-        kernels::rms_norm(x, self.norms[at].clone(), spec.norm_epsilon as f32)
+        norm(x, &self.norms[at], spec)
     }
 
     /// The norm of each head by itself: heads become rows.
@@ -194,6 +196,15 @@ impl Block {
         let [tokens, width] = x_th.dims();
         let heads = x_th.reshape([tokens * width / spec.head_dim, spec.head_dim]);
         self.norm(spec, which, heads).reshape([tokens, width])
+    }
+}
+
+/// The norm over the last dimension, with a gradient for its weight where that is tracked.
+pub(crate) fn norm(x: Tensor<2>, weight: &Tensor<1>, spec: &DecoderSpec) -> Tensor<2> {
+    let epsilon = spec.norm_epsilon as f32;
+    match weight.is_require_grad() {
+        true => kernels::trainable_rms_norm(x, weight.clone(), epsilon),
+        false => kernels::rms_norm(x, weight.clone(), epsilon),
     }
 }
 

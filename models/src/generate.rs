@@ -14,6 +14,16 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use crate::block::{Block, BlockAdapters, Projections};
 use crate::context::RowContext;
 use crate::decoder::Decoder;
+use crate::source::{BlockSource, BoxedError};
+
+/// The blocks that prompts walk through, each with its adapters.
+#[derive(Clone, Copy)]
+pub struct Stack<'a> {
+    /// Where blocks come from.
+    pub blocks: &'a dyn BlockSource,
+    /// One entry a block; empty pairs for the base model.
+    pub adapters: &'a [BlockAdapters],
+}
 
 /// What ends an answer.
 #[derive(Debug, Clone, Copy)]
@@ -65,15 +75,21 @@ impl Columns {
 }
 
 impl Decoder {
-    /// Continues every prompt greedily. `adapters` has one entry a block (empty pairs for the base model).
-    pub fn generate(&self, prompts: &[Vec<u32>], adapters: &[BlockAdapters], ending: Ending<'_>) -> Vec<Vec<u32>> {
+    /// Continues every prompt greedily. Each token
+    /// walks all blocks of the stack; an error is that of a block that could not be fetched.
+    pub fn generate(
+        &self,
+        stack: Stack<'_>,
+        prompts: &[Vec<u32>],
+        ending: Ending<'_>,
+    ) -> Result<Vec<Vec<u32>>, BoxedError> {
         let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
         let prompt_max = lengths.iter().copied().max().unwrap_or(0);
         if prompt_max == 0 || ending.max_new_tokens == 0 {
-            return vec![Vec::new(); prompts.len()];
+            return Ok(vec![Vec::new(); prompts.len()]);
         }
         let columns = Columns { lengths, prompt_max, total: prompt_max + ending.max_new_tokens };
-        let (mut caches, mut next) = self.prefill(prompts, adapters, &columns);
+        let (mut caches, mut next) = self.prefill(stack, prompts, &columns)?;
         let mut answers = vec![Vec::new(); prompts.len()];
         let mut open = vec![true; prompts.len()];
         for step in 0..ending.max_new_tokens {
@@ -86,12 +102,17 @@ impl Decoder {
             if !open.contains(&true) || step + 1 == ending.max_new_tokens {
                 break;
             }
-            next = self.decode(&next, step, &columns, &mut caches, adapters);
+            next = self.decode(stack, &next, step, &columns, &mut caches)?;
         }
-        answers
+        Ok(answers)
     }
 
-    fn prefill(&self, prompts: &[Vec<u32>], adapters: &[BlockAdapters], columns: &Columns) -> (Vec<Cache>, Vec<u32>) {
+    fn prefill(
+        &self,
+        stack: Stack<'_>,
+        prompts: &[Vec<u32>],
+        columns: &Columns,
+    ) -> Result<(Vec<Cache>, Vec<u32>), BoxedError> {
         let tokens: Vec<u32> = prompts.concat();
         let mut segments = vec![0u32];
         segments.extend(columns.lengths.iter().scan(0u32, |end, &length| {
@@ -101,15 +122,16 @@ impl Decoder {
         let context = RowContext::packed(&self.spec, &segments, 0, &self.device);
         let sources = self.indices(columns.sources());
         let mut x_td = self.embed(&tokens);
-        let mut caches = Vec::with_capacity(self.blocks.len());
-        for (block, adapters) in self.blocks.iter().zip(adapters) {
+        let mut caches = Vec::with_capacity(stack.blocks.n_blocks());
+        for (index, adapters) in stack.adapters.iter().enumerate() {
+            let block = stack.blocks.block(index)?;
             let projections = block.project(&self.spec, x_td.clone(), &context, adapters);
             caches.push(self.cache(&projections, &sources, columns));
             x_td = block.finish(&self.spec, x_td, projections, &context, adapters);
         }
         let last: Vec<u32> = segments[1..].iter().map(|end| end - 1).collect();
         let next = argmax(self.logits(x_td, &last));
-        (caches, next)
+        Ok((caches, next))
     }
 
     fn cache(&self, projections: &Projections, sources: &Tensor<1, Int>, columns: &Columns) -> Cache {
@@ -123,28 +145,29 @@ impl Decoder {
 
     fn decode(
         &self,
+        stack: Stack<'_>,
         tokens: &[u32],
         step: usize,
         columns: &Columns,
         caches: &mut [Cache],
-        adapters: &[BlockAdapters],
-    ) -> Vec<u32> {
+    ) -> Result<Vec<u32>, BoxedError> {
         let positions: Vec<u32> = columns.lengths.iter().map(|&length| (length + step) as u32).collect();
         let context = RowContext::single_tokens(&self.spec, &positions, &self.device);
         let newest = columns.prompt_max + step;
         let mut x_bd = self.embed(tokens);
         // One mask a window: a family has one or two, a model dozens of blocks.
         let mut masks: Vec<(Option<usize>, Tensor<4>)> = Vec::new();
-        for ((block, cache), adapters) in self.blocks.iter().zip(caches).zip(adapters) {
+        for (index, (cache, adapters)) in caches.iter_mut().zip(stack.adapters).enumerate() {
+            let block = stack.blocks.block(index)?;
             let window = self.spec.layers[block.index].window;
             let known = masks.iter().position(|(of, _)| *of == window).unwrap_or_else(|| {
                 masks.push((window, columns.mask(newest, window, self)));
                 masks.len() - 1
             });
             let mask = masks[known].1.clone();
-            x_bd = self.decode_block(block, x_bd, (cache, newest, mask), &context, adapters);
+            x_bd = self.decode_block(&block, x_bd, (cache, newest, mask), &context, adapters);
         }
-        argmax(self.logits(x_bd, &(0..tokens.len() as u32).collect::<Vec<_>>()))
+        Ok(argmax(self.logits(x_bd, &(0..tokens.len() as u32).collect::<Vec<_>>())))
     }
 
     fn decode_block(

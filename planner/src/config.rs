@@ -9,11 +9,13 @@ mod hf;
 mod rope;
 #[cfg(test)]
 mod tests;
+mod to_hf;
 
 use crate::architecture::DecoderSpec;
 
 pub use gguf::{GgufFacts, MetadataValue, from_gguf};
 pub use hf::from_hf;
+pub use to_hf::to_hf;
 
 /// `architectures` entries of a `config.json` that are understood.
 pub const SUPPORTED_ARCHITECTURES: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, \

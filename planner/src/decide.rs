@@ -4,87 +4,22 @@
 //! Out:   a [`Plan`], or a [`PlanError`] with the numbers and what would fit.
 //! Never: opens a file, touches a device. What the recipe says wins over `auto`, or is refused.
 
+mod choose;
+mod error;
+
+use recipes::recipe::{MethodSection, TierChoice, UpdateDuringBackward};
 use recipes::{DeviceName, KeepChoice, MaxGradNorm, MemorySize, MicroBatch, Recipe, TargetNames, WarmupLength, recipe};
 
 use crate::architecture::{DecoderSpec, Linear};
 use crate::machine::Machine;
-use crate::memory::{self, Shape};
+use crate::memory::{Placement, Sizes};
 use crate::plan::*;
-use crate::units::bytes_text;
+use choose::{Budgets, Choice, Chooser};
 
-/// `micro_batch = "auto"` takes no more tokens than this at once: larger matrices are no faster on any measured CPU.
-const AUTO_MICRO_BATCH_TOKENS_MAX: usize = 8192;
-/// Answers generated at once during evaluation.
-const ANSWER_ROWS_MAX: u64 = 100;
+pub use error::PlanError;
 
-/// Why no plan exists.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlanError {
-    /// The run needs more than the tier has.
-    #[error("does not fit: {tier}: needs {} but its budget is {}; {remedies}", bytes_text(*needed_bytes), bytes_text(*budget_bytes))]
-    DoesNotFit {
-        /// `memory` or `cuda:0 memory`.
-        tier: String,
-        /// Smallest need of what the recipe allows.
-        needed_bytes: u64,
-        /// What may be used.
-        budget_bytes: u64,
-        /// What would fit.
-        remedies: String,
-    },
-    /// A name in `method.targets` is no linear layer.
-    #[error("target matches nothing: method.targets \"{name}\"; linear layers of this model: {known}")]
-    UnknownTarget {
-        /// As written.
-        name: String,
-        /// All leafs.
-        known: String,
-    },
-    /// The device is not there, or this build cannot use it.
-    #[error(
-        "no such device: hardware.device = \"cuda:{index}\": {found} CUDA cards can be used; build with --features cuda, or take \"cpu\""
-    )]
-    NoSuchDevice {
-        /// As written.
-        index: usize,
-        /// Number of cards.
-        found: usize,
-    },
-    /// More memory was promised than the machine has.
-    #[error(
-        "more than the machine has: hardware.memory = {}, but there are {}", bytes_text(*asked_bytes), bytes_text(*total_bytes)
-    )]
-    MemoryBeyondMachine {
-        /// As written.
-        asked_bytes: u64,
-        /// What there is.
-        total_bytes: u64,
-    },
-    /// `train.keep = N` names more blocks than there are.
-    #[error("train.keep = {asked}, but the model has {blocks} blocks; expected 0 to {blocks}")]
-    KeepBeyondBlocks {
-        /// As written.
-        asked: usize,
-        /// Blocks of the model.
-        blocks: usize,
-    },
-    /// Rows longer than the model was made for.
-    #[error("data.sequence_length = {asked}, but the model's positions end at {positions}; take at most that")]
-    SequenceTooLong {
-        /// As written.
-        asked: usize,
-        /// The model's maximum.
-        positions: usize,
-    },
-}
-
-impl PlanError {
-    /// The recipe is well formed but this machine is too small for it.
-    pub fn is_does_not_fit(&self) -> bool {
-        matches!(self, PlanError::DoesNotFit { .. })
-    }
-}
+/// I/O buffers of the whole run: for each of the arrays of an update one that is read ahead, one in work and one that is written behind.
+const IO_BUFFERS: usize = 24;
 
 /// Makes the plan of a run.
 pub fn plan(recipe: &Recipe, spec: DecoderSpec, machine: &Machine) -> Result<Plan, PlanError> {
@@ -93,23 +28,20 @@ pub fn plan(recipe: &Recipe, spec: DecoderSpec, machine: &Machine) -> Result<Pla
         return Err(PlanError::SequenceTooLong { asked, positions: spec.max_positions });
     }
     let device = device(recipe, machine)?;
-    let budget_bytes = budget(recipe, machine, device)?;
-    let targets = targets(&recipe.method.targets)?;
-    let chooser = Chooser { recipe, spec: &spec, device, budget_bytes, targets: &targets };
-    let (precision, micro_batch, keep) = chooser.choose(machine)?;
-    let evaluation = recipe.eval.as_ref().map(|eval| chooser.evaluation(eval, precision));
-    let shape = chooser.shape(precision, micro_batch, keep.clone());
-    let terms = shape.peak();
-    let memory = MemoryPlan { peak_bytes: memory::total(&terms), terms, budget_bytes };
-    let method = lora(recipe, targets.clone());
+    let (method, optimizer) = (method(recipe, &spec)?, optimizer(recipe));
+    let budgets = Budgets::of(recipe, machine, device)?;
+    let sizes = Sizes::of(&spec, &method);
+    let chooser = Chooser { sizes, recipe, spec: &spec, device, budgets, method: &method, optimizer: &optimizer };
+    let choice = chooser.choose(machine)?;
+    let evaluation = recipe.eval.as_ref().map(|eval| chooser.evaluation(eval, choice.precision));
+    let memory = chooser.shape(&choice).plan(budgets.memory_bytes);
     Ok(Plan {
         name: recipe.name.clone(),
         device,
-        method,
         data: data(recipe),
-        train: train(recipe, micro_batch),
-        optimizer: optimizer(recipe),
+        train: train(recipe, choice.micro_batch),
         schedule: schedule(recipe),
+        offload: offload(recipe, &choice, &budgets),
         checkpoint: CheckpointPlan {
             every_steps: recipe.checkpoint.every_steps,
             keep_last: recipe.checkpoint.keep_last,
@@ -117,7 +49,9 @@ pub fn plan(recipe: &Recipe, spec: DecoderSpec, machine: &Machine) -> Result<Pla
         evaluation,
         log: LogPlan { tensorboard: recipe.log.tensorboard },
         memory,
-        model: ModelPlan { spec, precision, keep },
+        model: ModelPlan { precision: choice.precision, keep: choice.keep, spec },
+        method,
+        optimizer,
     })
 }
 
@@ -140,8 +74,32 @@ pub fn resolved(recipe: &Recipe, plan: &Plan) -> Recipe {
         n if n == plan.model.keep.len() => KeepChoice::Retain,
         n => KeepChoice::RetainLast(n),
     };
-    out.method.targets = TargetNames::Named(plan.method.targets.iter().map(|t| t.leaf().to_string()).collect());
+    if let (Some(section), Some(lora)) = (out.method.lora_mut(), plan.method.lora()) {
+        section.targets = TargetNames::Named(lora.targets.iter().map(|target| target.leaf().to_string()).collect());
+    }
+    out.offload = resolved_offload(&out.offload, &plan.offload);
     out
+}
+
+fn resolved_offload(asked: &recipe::OffloadSection, plan: &OffloadPlan) -> recipe::OffloadSection {
+    let choice = |tier| match tier {
+        Tier::Device => TierChoice::Device,
+        Tier::Dram => TierChoice::Dram,
+        Tier::Nvme => TierChoice::Nvme,
+    };
+    recipe::OffloadSection {
+        weights: choice(plan.weights),
+        gradients: choice(plan.gradients),
+        optimizer: choice(plan.optimizer),
+        activations: choice(plan.activations),
+        dram_budget: MemorySize::Bytes(plan.dram_budget_bytes),
+        device_budget: MemorySize::Bytes(plan.device_budget_bytes),
+        update_during_backward: match plan.update_during_backward {
+            true => UpdateDuringBackward::Yes,
+            false => UpdateDuringBackward::No,
+        },
+        ..asked.clone()
+    }
 }
 
 fn device(recipe: &Recipe, machine: &Machine) -> Result<DeviceChoice, PlanError> {
@@ -152,22 +110,6 @@ fn device(recipe: &Recipe, machine: &Machine) -> Result<DeviceChoice, PlanError>
         DeviceName::Auto => Ok(DeviceChoice::Cuda(0)),
         DeviceName::Cuda(index) if index < found => Ok(DeviceChoice::Cuda(index)),
         DeviceName::Cuda(index) => Err(PlanError::NoSuchDevice { index, found }),
-    }
-}
-
-fn budget(recipe: &Recipe, machine: &Machine, device: DeviceChoice) -> Result<u64, PlanError> {
-    match recipe.hardware.memory {
-        MemorySize::Auto => Ok(machine.auto_budget_bytes(device)),
-        MemorySize::Bytes(asked_bytes) => {
-            let total_bytes = match device {
-                DeviceChoice::Cpu => machine.memory_total_bytes,
-                DeviceChoice::Cuda(index) => machine.cuda_available_bytes.get(index).copied().unwrap_or(0),
-            };
-            if asked_bytes > total_bytes {
-                return Err(PlanError::MemoryBeyondMachine { asked_bytes, total_bytes });
-            }
-            Ok(asked_bytes)
-        }
     }
 }
 
@@ -182,154 +124,34 @@ fn targets(names: &TargetNames) -> Result<Vec<Linear>, PlanError> {
     Ok(Linear::ALL.into_iter().filter(|linear| names.iter().any(|name| matches(linear, name))).collect())
 }
 
-/// Tries memory estimates until one fits.
-struct Chooser<'a> {
-    recipe: &'a Recipe,
-    spec: &'a DecoderSpec,
-    device: DeviceChoice,
-    budget_bytes: u64,
-    targets: &'a [Linear],
-}
-
-impl Chooser<'_> {
-    fn choose(&self, machine: &Machine) -> Result<(Precision, usize, Vec<Keep>), PlanError> {
-        let precision = self.precision(machine);
-        let micro_batch = match self.recipe.train.micro_batch {
-            MicroBatch::Rows(rows) => rows,
-            MicroBatch::Auto => self.auto_micro_batch(precision)?,
-        };
-        let keep = match self.fixed_keep()? {
-            Some(keep) => keep,
-            None => self.auto_keep(precision, micro_batch),
-        };
-        let needed_bytes = self.shape(precision, micro_batch, keep.clone()).peak_bytes();
-        if needed_bytes > self.budget_bytes {
-            return Err(self.does_not_fit(precision, needed_bytes));
-        }
-        Ok((precision, micro_batch, keep))
-    }
-
-    /// bf16 where the processor multiplies it in hardware. CUDA: f32, because the plain path there is proven in f32 only.
-    fn precision(&self, machine: &Machine) -> Precision {
-        match self.recipe.model.precision {
-            recipe::PrecisionChoice::F32 => Precision::F32,
-            recipe::PrecisionChoice::Bf16 => Precision::Bf16,
-            recipe::PrecisionChoice::Auto if self.device == DeviceChoice::Cpu && machine.fast_bf16 => Precision::Bf16,
-            recipe::PrecisionChoice::Auto => Precision::F32,
-        }
-    }
-
-    fn fixed_keep(&self) -> Result<Option<Vec<Keep>>, PlanError> {
-        let blocks = self.spec.n_layers();
-        match self.recipe.train.keep {
-            KeepChoice::Auto => Ok(None),
-            KeepChoice::Retain => Ok(Some(self.keep_last(blocks))),
-            KeepChoice::Recompute => Ok(Some(self.keep_last(0))),
-            KeepChoice::RetainLast(asked) if asked <= blocks => Ok(Some(self.keep_last(asked))),
-            KeepChoice::RetainLast(asked) => Err(PlanError::KeepBeyondBlocks { asked, blocks }),
-        }
-    }
-
-    /// The largest power of two that divides the step's rows, stays below the token cap, and fits; 1 if none fits.
-    fn auto_micro_batch(&self, precision: Precision) -> Result<usize, PlanError> {
-        let (length, rows) = (self.recipe.data.sequence_length, rows_per_step(self.recipe));
-        let keep = self.fixed_keep()?.unwrap_or_else(|| self.keep_last(self.spec.n_layers()));
-        let mut best = 1;
-        let mut candidate = 2;
-        while rows.is_multiple_of(candidate) && candidate * length <= AUTO_MICRO_BATCH_TOKENS_MAX {
-            if self.shape(precision, candidate, keep.clone()).peak_bytes() <= self.budget_bytes {
-                best = candidate;
-            }
-            candidate *= 2;
-        }
-        Ok(best)
-    }
-
-    /// All blocks retain if that fits, else as many last blocks as fit: they are the first that backward frees.
-    fn auto_keep(&self, precision: Precision, micro_batch: usize) -> Vec<Keep> {
-        let fits = |retained: &usize| {
-            self.shape(precision, micro_batch, self.keep_last(*retained)).peak_bytes() <= self.budget_bytes
-        };
-        self.keep_last((0..=self.spec.n_layers()).rev().find(fits).unwrap_or(0))
-    }
-
-    fn keep_last(&self, retained: usize) -> Vec<Keep> {
-        let recomputed = self.spec.n_layers() - retained;
-        [vec![Keep::Recompute; recomputed], vec![Keep::Retain; retained]].concat()
-    }
-
-    fn shape(&self, precision: Precision, micro_batch: usize, keep: Vec<Keep>) -> Shape<'_> {
-        let answers = self.recipe.eval.as_ref().filter(|eval| eval.exact_match).map(|eval| {
-            let rows = self.evaluation(eval, precision).batch_rows as u64;
-            (rows, (self.recipe.data.sequence_length + eval.max_new_tokens) as u64)
-        });
-        Shape {
-            spec: self.spec,
-            device: self.device,
-            precision,
-            targets: self.targets,
-            rank: self.recipe.method.rank,
-            dropout: self.recipe.method.dropout > 0.0,
-            tokens: (micro_batch * self.recipe.data.sequence_length) as u64,
-            keep,
-            answers,
-        }
-    }
-
-    /// Answers at once: as many as a quarter of the budget holds the caches of, at most [`ANSWER_ROWS_MAX`].
-    fn evaluation(&self, eval: &recipe::EvalSection, precision: Precision) -> EvaluationPlan {
-        let tokens = (self.recipe.data.sequence_length + eval.max_new_tokens) as u64;
-        let row_bytes = tokens * memory::cache_bytes_per_token(self.spec, precision) + self.spec.vocabulary as u64 * 4;
-        let rows = (self.budget_bytes / 4 / row_bytes.max(1)).clamp(1, ANSWER_ROWS_MAX);
-        EvaluationPlan {
-            source: source(&eval.source),
-            every_steps: eval.every_steps,
-            exact_match: eval.exact_match,
-            max_new_tokens: eval.max_new_tokens,
-            batch_rows: rows as usize,
-            max_rows: eval.max_rows,
-        }
-    }
-
-    fn does_not_fit(&self, precision: Precision, needed_bytes: u64) -> PlanError {
-        let smallest = |precision| self.shape(precision, 1, self.keep_last(0)).peak_bytes();
-        let mut options = vec![("train.micro_batch = 1 with train.keep = \"recompute\"", smallest(precision))];
-        if precision == Precision::F32 {
-            options.push(("the same with model.precision = \"bf16\"", smallest(Precision::Bf16)));
-        }
-        let fitting = options.iter().find(|(_, bytes)| *bytes <= self.budget_bytes);
-        let least = options.iter().map(|(_, bytes)| *bytes).min().unwrap_or(needed_bytes);
-        let remedies = match fitting {
-            Some((what, bytes)) => format!("{what} needs {}", bytes_text(*bytes)),
-            None => format!(
-                "the least any setting needs is {}: take a smaller model, a smaller data.sequence_length, or a machine with more memory",
-                bytes_text(least)
-            ),
-        };
-        let tier = match self.device {
-            DeviceChoice::Cpu => "memory".to_string(),
-            DeviceChoice::Cuda(index) => format!("cuda:{index} memory"),
-        };
-        PlanError::DoesNotFit { tier, needed_bytes, budget_bytes: self.budget_bytes, remedies }
-    }
-}
-
 fn rows_per_step(recipe: &Recipe) -> usize {
     recipe.train.tokens_per_step / recipe.data.sequence_length
 }
 
-fn lora(recipe: &Recipe, targets: Vec<Linear>) -> LoraPlan {
-    let method = &recipe.method;
-    let rank = method.rank as f64;
-    LoraPlan {
-        rank: method.rank,
-        alpha: method.alpha,
-        scale: method.alpha / if method.rank_stabilized { rank.sqrt() } else { rank },
-        rank_stabilized: method.rank_stabilized,
-        dropout: method.dropout,
-        targets,
-        start_from: method.start_from.clone(),
+fn method(recipe: &Recipe, spec: &DecoderSpec) -> Result<MethodPlan, PlanError> {
+    match &recipe.method {
+        MethodSection::Lora(section) => Ok(MethodPlan::Lora(lora(section)?)),
+        MethodSection::Full(section) => {
+            let (embeddings, head) = (section.train_embeddings, section.train_head);
+            match spec.tied_head && embeddings != head {
+                true => Err(PlanError::TiedHead { embeddings, head }),
+                false => Ok(MethodPlan::Full(FullPlan { embeddings, head })),
+            }
+        }
     }
+}
+
+fn lora(section: &recipe::LoraSection) -> Result<LoraPlan, PlanError> {
+    let rank = section.rank as f64;
+    Ok(LoraPlan {
+        rank: section.rank,
+        alpha: section.alpha,
+        scale: section.alpha / if section.rank_stabilized { rank.sqrt() } else { rank },
+        rank_stabilized: section.rank_stabilized,
+        dropout: section.dropout,
+        targets: targets(&section.targets)?,
+        start_from: section.start_from.clone(),
+    })
 }
 
 fn source(section: &recipe::SourceSection) -> DataSource {
@@ -366,15 +188,56 @@ fn train(recipe: &Recipe, micro_batch: usize) -> TrainPlan {
 fn optimizer(recipe: &Recipe) -> OptimizerPlan {
     let optimizer = &recipe.optimizer;
     OptimizerPlan {
+        kind: match optimizer.kind {
+            recipe::OptimizerKind::Adamw => OptimizerKind::Adamw,
+            recipe::OptimizerKind::Adamw8bit => OptimizerKind::Adamw8bit,
+            recipe::OptimizerKind::AdamwBf16 => OptimizerKind::AdamwBf16,
+            recipe::OptimizerKind::Lion => OptimizerKind::Lion,
+            recipe::OptimizerKind::Adafactor => OptimizerKind::Adafactor,
+            recipe::OptimizerKind::Sgd => OptimizerKind::Sgd,
+        },
         learning_rate: optimizer.learning_rate,
         beta1: optimizer.betas[0],
         beta2: optimizer.betas[1],
         epsilon: optimizer.epsilon,
+        momentum: optimizer.momentum,
         weight_decay: optimizer.weight_decay,
         max_grad_norm: match optimizer.max_grad_norm {
             MaxGradNorm::None => None,
             MaxGradNorm::Bound(bound) => Some(bound),
         },
+    }
+}
+
+fn offload(recipe: &Recipe, choice: &Choice, budgets: &Budgets) -> OffloadPlan {
+    let asked = &recipe.offload;
+    let Placement { weights, gradients, optimizer, activations } = choice.placement;
+    OffloadPlan {
+        weights,
+        gradients,
+        optimizer,
+        activations,
+        nvme: asked.nvme.clone(),
+        engine: match asked.engine {
+            recipe::EngineChoice::Auto => IoEngine::Auto,
+            recipe::EngineChoice::IoUring => IoEngine::IoUring,
+            recipe::EngineChoice::Threads => IoEngine::Threads,
+        },
+        span_elements: (asked.chunk.0 / 4) as usize,
+        queue_depth: asked.queue_depth,
+        buffers: IO_BUFFERS,
+        device_budget_bytes: budgets.device_bytes,
+        dram_budget_bytes: budgets.dram_bytes,
+        write_budget_bytes: asked.write_budget_tb.map(|terabytes| (terabytes * 1e12) as u64),
+        update_during_backward: updates_during_backward(recipe),
+    }
+}
+
+fn updates_during_backward(recipe: &Recipe) -> bool {
+    match recipe.offload.update_during_backward {
+        UpdateDuringBackward::Yes => true,
+        UpdateDuringBackward::No => false,
+        UpdateDuringBackward::Auto => recipe.optimizer.max_grad_norm == MaxGradNorm::None,
     }
 }
 
@@ -393,4 +256,6 @@ fn schedule(recipe: &Recipe) -> SchedulePlan {
 }
 
 #[cfg(test)]
-mod tests;
+mod offload_tests;
+#[cfg(test)]
+pub(crate) mod tests;

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::architecture::{DecoderSpec, Linear};
 
+mod tiers;
+
+pub use tiers::{IoEngine, MemoryPlan, MemoryTerm, OffloadPlan, Tier};
+
 /// The whole plan of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -20,7 +24,7 @@ pub struct Plan {
     /// The network and its storage.
     pub model: ModelPlan,
     /// What is trained.
-    pub method: LoraPlan,
+    pub method: MethodPlan,
     /// Where batches come from.
     pub data: DataPlan,
     /// The loop.
@@ -29,6 +33,8 @@ pub struct Plan {
     pub optimizer: OptimizerPlan,
     /// The learning rate over steps.
     pub schedule: SchedulePlan,
+    /// Where bytes live.
+    pub offload: OffloadPlan,
     /// What survives.
     pub checkpoint: CheckpointPlan,
     /// Held-out measurement; `None` where no evaluation source is given.
@@ -88,6 +94,43 @@ pub struct ModelPlan {
     pub precision: Precision,
     /// Per block: graph or input.
     pub keep: Vec<Keep>,
+}
+
+/// What is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MethodPlan {
+    /// Adapters on a frozen base.
+    Lora(LoraPlan),
+    /// The weights themselves.
+    Full(FullPlan),
+}
+
+impl MethodPlan {
+    /// The adapters' plan, if that is the method.
+    pub fn lora(&self) -> Option<&LoraPlan> {
+        match self {
+            MethodPlan::Lora(lora) => Some(lora),
+            MethodPlan::Full(_) => None,
+        }
+    }
+
+    /// The full training's plan, if that is the method.
+    pub fn full(&self) -> Option<&FullPlan> {
+        match self {
+            MethodPlan::Lora(_) => None,
+            MethodPlan::Full(full) => Some(full),
+        }
+    }
+}
+
+/// Full training: every weight of every block and every norm; embedding and head by choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullPlan {
+    /// The embedding is trained.
+    pub embeddings: bool,
+    /// The head is trained; with a tied head equal to `embeddings`.
+    pub head: bool,
 }
 
 /// Low-rank adapters on frozen linear layers. Source: Hu et al. 2021, arXiv:2106.09685.
@@ -176,22 +219,44 @@ pub struct TrainPlan {
     pub rows_per_step: usize,
     /// Rows of one forward/backward pass; divides `rows_per_step`.
     pub micro_batch: usize,
-    /// Seed of adapter initialisation and dropout.
+    /// Seed of adapter initialisation, dropout and stochastic rounding.
     pub seed: u64,
 }
 
-/// AdamW. Source: Loshchilov & Hutter 2017, arXiv:1711.05101; decoupled decay as in PyTorch.
+/// Update rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerKind {
+    /// AdamW, moments in f32. Source: Loshchilov & Hutter 2017, arXiv:1711.05101; decoupled decay as in PyTorch.
+    Adamw,
+    /// AdamW, moments in 8 bits with one scale per 256 numbers. Source: Dettmers et al. 2021, arXiv:2110.02861.
+    Adamw8bit,
+    /// AdamW, moments in bf16 with stochastic rounding.
+    AdamwBf16,
+    /// Sign of a blend of gradient and momentum. Source: Chen et al. 2023, arXiv:2302.06675.
+    Lion,
+    /// Second moment factored into rows and columns, no first moment. Source: Shazeer & Stern 2018, arXiv:1804.04235.
+    Adafactor,
+    /// Gradient descent, with momentum as in PyTorch.
+    Sgd,
+}
+
+/// The update rule with its numbers; those without a meaning for `kind` are 0.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerPlan {
+    /// Update rule.
+    pub kind: OptimizerKind,
     /// Peak learning rate.
     pub learning_rate: f64,
-    /// Decay of the first moment.
+    /// Decay of the first moment (AdamW), weight of the momentum in the update (Lion).
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// Decay of the second moment (AdamW), decay of the momentum (Lion).
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the root of the second moment (AdamW), to squared gradients (Adafactor).
     pub epsilon: f64,
-    /// Decoupled weight decay.
+    /// Decay of the velocity (SGD); 0 keeps no state.
+    pub momentum: f64,
+    /// Decoupled weight decay of matrices; norms and biases do not decay.
     pub weight_decay: f64,
     /// Bound of the global gradient norm; `None` does not clip.
     pub max_grad_norm: Option<f64>,
@@ -259,24 +324,4 @@ pub struct EvaluationPlan {
 pub struct LogPlan {
     /// TensorBoard event file beside `metrics.jsonl`.
     pub tensorboard: bool,
-}
-
-/// One term of the memory estimate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryTerm {
-    /// What it is.
-    pub name: String,
-    /// How much.
-    pub bytes: u64,
-}
-
-/// Memory of the phase that needs most, term by term.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryPlan {
-    /// Terms alive at the peak.
-    pub terms: Vec<MemoryTerm>,
-    /// Their sum.
-    pub peak_bytes: u64,
-    /// What may be used.
-    pub budget_bytes: u64,
 }

@@ -4,7 +4,13 @@
 //! Out:   nothing, or [`RecipeError::Range`].
 //! Never: looks at files or the machine.
 
-use crate::{MicroBatch, Recipe, RecipeError};
+use crate::recipe::{MethodSection, TierChoice, UpdateDuringBackward};
+use crate::{MaxGradNorm, MicroBatch, Recipe, RecipeError};
+
+/// Smallest and largest `offload.chunk`, bytes.
+const CHUNK_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=64 << 20;
+/// `offload.chunk` is a multiple of this: what direct reads and writes ask for.
+const CHUNK_ALIGNMENT_BYTES: u64 = 4096;
 
 /// Checks every range that needs nothing but the recipe.
 pub(crate) fn check(recipe: &Recipe) -> Result<(), RecipeError> {
@@ -13,6 +19,7 @@ pub(crate) fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     check_batches(recipe)?;
     check_length(recipe)?;
     check_optimizer(recipe)?;
+    check_offload(recipe)?;
     check_checksum(recipe)?;
     check_counts(recipe)
 }
@@ -36,10 +43,10 @@ fn check_name(name: &str) -> Result<(), RecipeError> {
 }
 
 fn check_method(recipe: &Recipe) -> Result<(), RecipeError> {
-    let method = &recipe.method;
-    demand((1..=65536).contains(&method.rank), "method.rank", method.rank, "expected 1 to 65536")?;
-    demand(method.alpha.is_finite() && method.alpha > 0.0, "method.alpha", method.alpha, "expected > 0")?;
-    demand((0.0..1.0).contains(&method.dropout), "method.dropout", method.dropout, "expected 0 <= dropout < 1")
+    let MethodSection::Lora(lora) = &recipe.method else { return Ok(()) };
+    demand((1..=65536).contains(&lora.rank), "method.rank", lora.rank, "expected 1 to 65536")?;
+    demand(lora.alpha.is_finite() && lora.alpha > 0.0, "method.alpha", lora.alpha, "expected > 0")?;
+    demand((0.0..1.0).contains(&lora.dropout), "method.dropout", lora.dropout, "expected 0 <= dropout < 1")
 }
 
 fn check_batches(recipe: &Recipe) -> Result<(), RecipeError> {
@@ -74,10 +81,43 @@ fn check_optimizer(recipe: &Recipe) -> Result<(), RecipeError> {
     for beta in optimizer.betas {
         demand((0.0..1.0).contains(&beta), "optimizer.betas", beta, "expected 0 <= beta < 1")?;
     }
-    let epsilon = optimizer.epsilon;
-    demand(epsilon.is_finite() && epsilon > 0.0, "optimizer.epsilon", epsilon, "expected > 0 and finite")?;
+    let (epsilon, unused) = (optimizer.epsilon, !optimizer.kind.has_epsilon());
+    demand(unused || epsilon.is_finite() && epsilon > 0.0, "optimizer.epsilon", epsilon, "expected > 0 and finite")?;
+    let momentum = optimizer.momentum;
+    demand((0.0..1.0).contains(&momentum), "optimizer.momentum", momentum, "expected 0 <= momentum < 1")?;
     let decay = optimizer.weight_decay;
     demand(decay.is_finite() && decay >= 0.0, "optimizer.weight_decay", decay, "expected >= 0 and finite")
+}
+
+fn check_offload(recipe: &Recipe) -> Result<(), RecipeError> {
+    let offload = &recipe.offload;
+    for (key, tier) in [
+        ("offload.weights", offload.weights),
+        ("offload.gradients", offload.gradients),
+        ("offload.optimizer", offload.optimizer),
+        ("offload.activations", offload.activations),
+    ] {
+        let holds = tier != TierChoice::Nvme || !offload.nvme.is_empty();
+        demand(holds, key, "\"nvme\"", "expected offload.nvme = [\"DIRECTORY\", ...] with it: where its files go")?;
+    }
+    for (index, path) in offload.nvme.iter().enumerate() {
+        let holds = !path.as_os_str().is_empty() && !offload.nvme[..index].contains(path);
+        demand(holds, "offload.nvme", format!("{path:?}"), "expected different directories, each named once")?;
+    }
+    let chunk = offload.chunk.0;
+    let holds = CHUNK_BYTES.contains(&chunk) && chunk.is_multiple_of(CHUNK_ALIGNMENT_BYTES);
+    demand(holds, "offload.chunk", format!("\"{chunk}B\""), "expected \"64KiB\" to \"64MiB\", a multiple of 4 KiB")?;
+    let depth = offload.queue_depth;
+    demand((1..=4096).contains(&depth), "offload.queue_depth", depth, "expected 1 to 4096")?;
+    if let Some(budget) = offload.write_budget_tb {
+        let holds = budget.is_finite() && budget > 0.0 && budget <= 1e6;
+        demand(holds, "offload.write_budget_tb", budget, "expected > 0 and at most 1000000, or leave the key out")?;
+    }
+    let clips = recipe.optimizer.max_grad_norm != MaxGradNorm::None;
+    let holds = !(clips && offload.update_during_backward == UpdateDuringBackward::Yes);
+    let expected =
+        "expected optimizer.max_grad_norm = \"none\" with it: the global norm is known after the last gradient only";
+    demand(holds, "offload.update_during_backward", "true", expected)
 }
 
 fn check_checksum(recipe: &Recipe) -> Result<(), RecipeError> {

@@ -11,15 +11,23 @@
 //! | `method.dropout` | 0 | PEFT's default |
 //! | `method.targets` | `"all-linear"` | every linear layer of a block, never the head |
 //! | `method.rank_stabilized` | false | scale `alpha / rank`, PEFT's default |
+//! | `method.train_embeddings`, `method.train_head` | true | full means all |
 //! | `data.packing` | true | no result changes but the rows that share a step; padding costs time |
 //! | `data.too_long` | `"error"` | nothing is left out unasked |
 //! | `train.micro_batch`, `train.keep` | `"auto"` | change speed and memory only |
 //! | `train.seed` | 42 | |
-//! | `optimizer.betas` | [0.9, 0.999] | PyTorch |
-//! | `optimizer.epsilon` | 1e-8 | PyTorch |
+//! | `optimizer.betas` | [0.9, 0.999]; lion [0.9, 0.99] | PyTorch; arXiv:2302.06675 |
+//! | `optimizer.epsilon` | 1e-8; adafactor 1e-30 | PyTorch; arXiv:1804.04235 |
+//! | `optimizer.momentum` | 0 | PyTorch |
 //! | `optimizer.weight_decay` | 0 | transformers' Trainer |
 //! | `optimizer.max_grad_norm` | 1.0 | transformers' Trainer; `"none"` does not clip |
 //! | `schedule.warmup` | 0 | |
+//! | `offload.weights`, `.gradients`, `.optimizer`, `.activations` | `"auto"` | the device if all fits there |
+//! | `offload.nvme` | [] | no drive is written to unasked |
+//! | `offload.dram_budget`, `offload.device_budget`, `offload.engine` | `"auto"` | |
+//! | `offload.chunk` | `"4MiB"` | 1 Mi parameters a transfer |
+//! | `offload.queue_depth` | 32 | |
+//! | `offload.update_during_backward` | `"auto"` | yes where gradients are not clipped |
 //! | `checkpoint.keep_last` | 2 | |
 //! | `eval.exact_match` | false | |
 //! | `eval.max_new_tokens` | 64 | |
@@ -27,9 +35,10 @@
 //! | `hardware.device`, `hardware.memory` | `"auto"` | |
 //!
 //! Absent without a default value: `model.sha256` (not checked), `method.start_from` (a fresh adapter), `data.chat_template` (the model's
-//! own), `checkpoint.every_steps` (at the end only), `[eval]` (no evaluation), `eval.every_steps` (before and after only),
-//! `eval.max_rows` (all rows), a source's `format` (decided by the first row).
+//! own), `offload.write_budget_tb` (no bound), `checkpoint.every_steps` (at the end only), `[eval]` (no evaluation), `eval.every_steps`
+//! (before and after only), `eval.max_rows` (all rows), a source's `format` (decided by the first row).
 
+use crate::recipe::{ChunkSize, OptimizerKind};
 use crate::values::{KeepChoice, MaxGradNorm, MicroBatch, TargetNames, WarmupLength};
 
 pub(crate) fn targets() -> TargetNames {
@@ -52,12 +61,34 @@ pub(crate) fn seed() -> u64 {
     42
 }
 
-pub(crate) fn betas() -> [f64; 2] {
-    [0.9, 0.999]
+pub(crate) fn trained() -> bool {
+    true
 }
 
-pub(crate) fn epsilon() -> f64 {
-    1e-8
+/// Zeros where betas have no meaning.
+pub(crate) fn betas(kind: OptimizerKind) -> [f64; 2] {
+    match kind {
+        OptimizerKind::Lion => [0.9, 0.99],
+        kind if kind.has_betas() => [0.9, 0.999],
+        _ => [0.0, 0.0],
+    }
+}
+
+/// Zero where epsilon has no meaning.
+pub(crate) fn epsilon(kind: OptimizerKind) -> f64 {
+    match kind {
+        OptimizerKind::Adafactor => 1e-30,
+        kind if kind.has_epsilon() => 1e-8,
+        _ => 0.0,
+    }
+}
+
+pub(crate) fn chunk() -> ChunkSize {
+    ChunkSize(4 << 20)
+}
+
+pub(crate) fn queue_depth() -> usize {
+    32
 }
 
 pub(crate) fn max_grad_norm() -> MaxGradNorm {

@@ -20,4 +20,6 @@ pub use recipe::Recipe;
 pub use values::{DeviceName, KeepChoice, MaxGradNorm, MemorySize, MicroBatch, Sources, TargetNames, WarmupLength};
 
 #[cfg(test)]
+mod full_tests;
+#[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 use toml::{Table, Value};
 
 use crate::RecipeError;
+use crate::recipe::{method, optimizer};
 
 /// Keys of which a recipe has one or the other: setting the first removes the second.
 const ALTERNATIVES: [(&str, &str); 2] = [("train.steps", "train.epochs"), ("train.epochs", "train.steps")];
@@ -20,13 +21,28 @@ pub(crate) fn apply(table: &mut Table, argument: &str) -> Result<(), RecipeError
         return Err(refuse("the key is empty or has an empty part"));
     }
     let value = value_of(text.trim()).ok_or_else(|| refuse("the value is not valid TOML"))?;
+    let foreign = foreign_keys(key, &value);
     set(table, key, value).map_err(|message| refuse(&message))?;
     for (written, other) in ALTERNATIVES {
         if key == written {
             remove(table, other);
         }
     }
+    for (section, other) in foreign {
+        remove(table, &format!("{section}.{other}"));
+    }
     Ok(())
+}
+
+/// Section and name of the keys that a new `method.kind` or `optimizer.kind` does not know: they go with the old kind.
+fn foreign_keys(key: &str, value: &Value) -> Vec<(&'static str, &'static str)> {
+    let word = value.as_str().unwrap_or_default();
+    let (section, keys) = match key {
+        "method.kind" => ("method", method::keys_foreign_to(word)),
+        "optimizer.kind" => ("optimizer", optimizer::keys_foreign_to(word)),
+        _ => return Vec::new(),
+    };
+    keys.iter().map(|key| (section, *key)).collect()
 }
 
 /// TOML if it is TOML; else the text itself, unless it starts like a quoted text, a list or a table.

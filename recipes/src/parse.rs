@@ -87,6 +87,7 @@ fn one_line(message: &str) -> String {
 }
 
 /// Relative paths are the recipe's neighbours if such files exist, else relative to the current directory; what exists becomes absolute.
+/// Directories of `offload.nvme` are relative to the current directory.
 fn resolve_paths(recipe: &mut Recipe, folder: &Path) {
     for place in &mut recipe.model.source.0 {
         if !SCHEMES.iter().any(|scheme| place.starts_with(scheme)) {
@@ -95,8 +96,15 @@ fn resolve_paths(recipe: &mut Recipe, folder: &Path) {
     }
     let data = recipe.data.sources.iter_mut().map(|source| &mut source.path);
     let eval = recipe.eval.iter_mut().map(|eval| &mut eval.source.path);
-    for path in data.chain(eval).chain(recipe.method.start_from.iter_mut()) {
+    let adapter = recipe.method.lora_mut().and_then(|lora| lora.start_from.as_mut());
+    for path in data.chain(eval).chain(adapter) {
         *path = resolved(path, folder);
+    }
+    // Written to, not read: beside a shipped recipe is no place for that.
+    for path in &mut recipe.offload.nvme {
+        if let Ok(absolute) = std::path::absolute(&*path) {
+            *path = absolute;
+        }
     }
 }
 

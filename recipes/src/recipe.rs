@@ -9,7 +9,15 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::defaults;
-use crate::values::{DeviceName, KeepChoice, MaxGradNorm, MemorySize, MicroBatch, Sources, TargetNames, WarmupLength};
+use crate::values::{DeviceName, KeepChoice, MemorySize, MicroBatch, Sources, WarmupLength};
+
+pub(crate) mod method;
+mod offload;
+pub(crate) mod optimizer;
+
+pub use method::{FullSection, LoraSection, MethodSection};
+pub use offload::{ChunkSize, EngineChoice, OffloadSection, TierChoice, UpdateDuringBackward};
+pub use optimizer::{OptimizerKind, OptimizerSection};
 
 /// A whole recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +37,9 @@ pub struct Recipe {
     pub optimizer: OptimizerSection,
     /// The learning rate over steps.
     pub schedule: ScheduleSection,
+    /// Where bytes live.
+    #[serde(default)]
+    pub offload: OffloadSection,
     /// What survives a kill.
     #[serde(default)]
     pub checkpoint: CheckpointSection,
@@ -68,56 +79,6 @@ pub enum PrecisionChoice {
     F32,
     /// bfloat16 with f32 accumulation.
     Bf16,
-}
-
-/// `[method]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MethodSection {
-    /// What is trained.
-    pub kind: MethodKind,
-    /// Rank of the factors.
-    pub rank: usize,
-    /// Numerator of the scale.
-    pub alpha: f64,
-    /// Share of adapter inputs dropped, `[0, 1)`.
-    #[serde(default)]
-    pub dropout: f64,
-    /// Which linear layers get an adapter.
-    #[serde(default = "defaults::targets")]
-    pub targets: TargetNames,
-    /// Scale `alpha / sqrt(rank)` (rsLoRA) instead of `alpha / rank`.
-    #[serde(default)]
-    pub rank_stabilized: bool,
-    /// PEFT adapter folder to continue.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_from: Option<PathBuf>,
-}
-
-/// `method.kind`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum MethodKind {
-    /// Low-rank adapters on a frozen base.
-    Lora,
-}
-
-impl TryFrom<String> for MethodKind {
-    type Error = String;
-
-    fn try_from(word: String) -> Result<Self, String> {
-        match word.as_str() {
-            "lora" => Ok(MethodKind::Lora),
-            "qlora" | "full" => Err(format!("method.kind \"{word}\" is not built yet; \"lora\" is")),
-            other => Err(format!("method.kind \"{other}\" is not known; \"lora\" is")),
-        }
-    }
-}
-
-impl From<MethodKind> for String {
-    fn from(_: MethodKind) -> String {
-        "lora".to_string()
-    }
 }
 
 /// `[data]`
@@ -194,36 +155,6 @@ pub struct TrainSection {
     /// Seed of shuffle, adapter initialisation and dropout.
     #[serde(default = "defaults::seed")]
     pub seed: u64,
-}
-
-/// `[optimizer]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OptimizerSection {
-    /// Update rule.
-    pub kind: OptimizerKind,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Decay of the first and second moment.
-    #[serde(default = "defaults::betas")]
-    pub betas: [f64; 2],
-    /// Added to the root of the second moment.
-    #[serde(default = "defaults::epsilon")]
-    pub epsilon: f64,
-    /// Decoupled weight decay.
-    #[serde(default)]
-    pub weight_decay: f64,
-    /// Bound of the global gradient norm.
-    #[serde(default = "defaults::max_grad_norm")]
-    pub max_grad_norm: MaxGradNorm,
-}
-
-/// `optimizer.kind`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerKind {
-    /// AdamW as PyTorch computes it.
-    Adamw,
 }
 
 /// `[schedule]`

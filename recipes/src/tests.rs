@@ -41,7 +41,7 @@ fn parse_text(from: &str, to: &str) -> Result<Recipe, String> {
 fn absent_keys_get_the_documented_defaults() {
     let recipe = parse_with(&[]).unwrap();
     assert_eq!(recipe.model.precision, PrecisionChoice::Auto);
-    assert_eq!(recipe.method.targets, TargetNames::AllLinear);
+    assert_eq!(recipe.method.lora().unwrap().targets, TargetNames::AllLinear);
     assert_eq!(recipe.data.too_long, TooLongChoice::Error);
     assert_eq!(recipe.data.sources[0].format, Some(FormatChoice::PromptCompletion));
     assert_eq!((recipe.optimizer.betas, recipe.optimizer.epsilon), ([0.9, 0.999], 1e-8));
@@ -95,7 +95,7 @@ fn missing_key_is_named_and_may_come_from_an_override() {
     let text = SMALL.replace("rank = 8\n", "");
     let error = parse(&text, "small.toml", &[]).unwrap_err().to_string();
     assert!(error.contains("missing key `rank`"), "{error}");
-    assert_eq!(parse(&text, "small.toml", &["method.rank=4".to_string()]).unwrap().method.rank, 4);
+    assert_eq!(parse(&text, "small.toml", &["method.rank=4".to_string()]).unwrap().method.lora().unwrap().rank, 4);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn override_values_are_toml_and_bare_words_are_text() {
     let recipe = parse_with(&["model.source=/tmp/other.gguf", "method.targets=[\"q_proj\"]", "name=x", "train.seed=7"]);
     let recipe = recipe.unwrap();
     assert_eq!(recipe.model.source.0, ["/tmp/other.gguf"]);
-    assert_eq!(recipe.method.targets, TargetNames::Named(vec!["q_proj".to_string()]));
+    assert_eq!(recipe.method.lora().unwrap().targets, TargetNames::Named(vec!["q_proj".to_string()]));
     assert_eq!((recipe.name.as_str(), recipe.train.seed), ("x", 7));
     assert!(parse_with(&["method.targets=[\"q_proj\""]).unwrap_err().contains("not valid TOML"));
     assert!(parse_with(&["train.steps"]).unwrap_err().contains("KEY=VALUE"));
@@ -119,7 +119,7 @@ fn setting_steps_replaces_epochs() {
 #[test]
 fn methods_of_the_design_that_do_not_exist_yet_are_refused_by_name() {
     let error = parse_text("kind = \"lora\"", "kind = \"qlora\"").unwrap_err();
-    assert_eq!(error, "wrong recipe: small.toml:5: method.kind \"qlora\" is not built yet; \"lora\" is");
+    assert_eq!(error, "wrong recipe: small.toml:5: method.kind \"qlora\" is not built yet; \"lora\" and \"full\" are");
 }
 
 #[test]

@@ -255,11 +255,11 @@ impl From<DeviceName> for Value {
     }
 }
 
-/// `hardware.memory`
+/// `hardware.memory`, `offload.dram_budget`, `offload.device_budget`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
 pub enum MemorySize {
-    /// What the device has free.
+    /// The planner answers: what is free.
     #[default]
     Auto,
     /// Bytes.
@@ -270,7 +270,7 @@ impl TryFrom<Value> for MemorySize {
     type Error = String;
 
     fn try_from(value: Value) -> Result<Self, String> {
-        let refusal = || format!("memory is {value}; expected \"auto\" or a size such as \"8GB\" or \"7.5GiB\"");
+        let refusal = || format!("the size is {value}; expected \"auto\" or a size such as \"8GB\" or \"7.5GiB\"");
         match &value {
             Value::String(word) if word == "auto" => Ok(MemorySize::Auto),
             Value::String(word) => bytes_of(word).map(MemorySize::Bytes).ok_or_else(refusal),
@@ -289,7 +289,7 @@ impl From<MemorySize> for Value {
 }
 
 /// Bytes of `8GB` (powers of ten), `8GiB` (powers of two) or `123B`.
-fn bytes_of(text: &str) -> Option<u64> {
+pub(crate) fn bytes_of(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (amount, unit) = (text[..digits].parse::<f64>().ok()?, text[digits..].trim());
     let unit_bytes: f64 = match unit.to_ascii_uppercase().as_str() {

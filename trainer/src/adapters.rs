@@ -1,191 +1,94 @@
-//! The trainable parameters: low-rank factors in one flat host array, with gradients and moments beside it.
+//! Low-rank adapters: how they start, and how they come to the device.
 //!
-//! In:    the plan's method, the network's description, gradients from the engine.
-//! Out:   adapters on the device; names and ranges for checkpoints and exports.
-//! Never: changes a parameter outside [`AdapterStore::update`].
-
-use std::ops::Range;
+//! In:    the plan's LoRA part, the trained parameters.
+//! Out:   filled slots; a [`BlockAdapters`] a block.
+//! Never: knows the optimizer.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use checkpoints::peft::{Adapter, Factor, factor_name};
+use checkpoints::peft::Adapter;
 use models::{AdapterPair, BlockAdapters};
-use offload::adamw::{AdamW, AdamWState, squared_norm};
-use planner::architecture::{DecoderSpec, Linear};
 use planner::plan::LoraPlan;
 
 use crate::error::TrainError;
+use crate::layout::Slot;
+use crate::parameters::Parameters;
 
-/// One factor's place in the flat arrays.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slot {
-    /// PEFT's tensor name.
-    pub name: String,
-    /// `[rank, inputs]` or `[outputs, rank]`.
-    pub shape: [usize; 2],
-    /// Elements in the flat arrays.
-    pub range: Range<usize>,
+/// Fresh adapters: A uniform in ±1/sqrt(inputs) (PEFT's Kaiming-uniform with a = sqrt 5), B zero.
+pub(crate) fn initialise(parameters: &Parameters, seed: u64) -> Result<(), TrainError> {
+    let mut tensor = 0u64;
+    for (number, group) in parameters.layout().iter().enumerate() {
+        for pair in group.slots.chunks(2) {
+            let bound = 1.0 / (pair[0].shape[1] as f64).sqrt();
+            let value = |at: u64| (bound * (2.0 * uniform(seed, tensor, at) - 1.0)) as f32;
+            let values: Vec<f32> = (0..pair[0].len as u64).map(value).collect();
+            parameters.set(number, &pair[0], &values)?;
+            tensor += 2;
+        }
+    }
+    Ok(())
 }
 
-/// All adapters of a run. Memory is taken once: four flat f32 arrays of the same length.
-#[derive(Debug)]
-pub struct AdapterStore {
-    plan: LoraPlan,
-    n_layers: usize,
-    slots: Vec<Slot>,
-    /// Parameters.
-    pub parameters: Vec<f32>,
-    /// Sum of the step's gradients.
-    pub gradients: Vec<f32>,
-    /// AdamW's first moment.
-    pub first_moment: Vec<f32>,
-    /// AdamW's second moment.
-    pub second_moment: Vec<f32>,
+/// Replaces the parameters by those of a PEFT adapter, which must have exactly the planned layers and rank.
+pub(crate) fn start_from(
+    parameters: &Parameters,
+    plan: &LoraPlan,
+    adapter: &Adapter,
+    folder: &std::path::Path,
+) -> Result<(), TrainError> {
+    let refused = |problem: String| TrainError::StartFrom { folder: folder.to_path_buf(), problem };
+    let config = &adapter.config;
+    if config.rank != plan.rank || config.rank_stabilized != plan.rank_stabilized {
+        return Err(refused(format!(
+            "rank {} (rsLoRA: {}) against method.rank {} (method.rank_stabilized: {})",
+            config.rank, config.rank_stabilized, plan.rank, plan.rank_stabilized
+        )));
+    }
+    if config.alpha != plan.alpha {
+        return Err(refused(format!("alpha {} against method.alpha {}", config.alpha, plan.alpha)));
+    }
+    let expected: usize = parameters.layout().iter().map(|group| group.slots.len() / 2).sum();
+    if adapter.pairs.len() != expected {
+        return Err(refused(format!(
+            "it adapts {} layers, the plan {expected}; set method.targets to what it adapts",
+            adapter.pairs.len()
+        )));
+    }
+    for (layer, group) in parameters.layout().iter().enumerate() {
+        for (slots, target) in group.slots.chunks(2).zip(&plan.targets) {
+            let path = target.path(layer);
+            let pair = adapter.pairs.get(&path).ok_or_else(|| refused(format!("no factors for {path}")))?;
+            for (slot, tensor) in slots.iter().zip([&pair.a, &pair.b]) {
+                if tensor.shape != slot.shape {
+                    return Err(refused(format!("{} is {:?}, planned {:?}", slot.name, tensor.shape, slot.shape)));
+                }
+                parameters.set(layer, slot, &tensor.data)?;
+            }
+        }
+    }
+    Ok(())
 }
 
-impl AdapterStore {
-    /// Fresh adapters: A uniform in ±1/sqrt(inputs) (PEFT's Kaiming-uniform with a = sqrt 5), B zero.
-    pub fn new(plan: &LoraPlan, spec: &DecoderSpec, seed: u64) -> AdapterStore {
-        let mut slots = Vec::new();
-        let mut end = 0;
-        for layer in 0..spec.n_layers() {
-            for &linear in &plan.targets {
-                let [outputs, inputs] = spec.linear_shape(linear);
-                for (factor, shape) in [(Factor::A, [plan.rank, inputs]), (Factor::B, [outputs, plan.rank])] {
-                    let range = end..end + shape[0] * shape[1];
-                    end = range.end;
-                    slots.push(Slot { name: factor_name(&linear.path(layer), factor), shape, range });
-                }
-            }
+/// The adapters as plain tensors on the device, a [`BlockAdapters`] a block.
+pub(crate) fn upload(
+    plan: &LoraPlan,
+    parameters: &Parameters,
+    device: &Device,
+) -> Result<Vec<BlockAdapters>, TrainError> {
+    let tensor = |slot: &Slot, values: Vec<f32>| {
+        let data = TensorData::new(values, [slot.shape[0], slot.shape[1]]);
+        Tensor::<2>::from_data(data, (device, DType::F32))
+    };
+    let mut blocks = Vec::with_capacity(parameters.layout().len());
+    for (number, group) in parameters.layout().iter().enumerate() {
+        let mut adapters = BlockAdapters { scale: plan.scale as f32, ..BlockAdapters::default() };
+        let mut factors = group.slots.iter().zip(parameters.masters(number)?);
+        for &linear in &plan.targets {
+            let mut next = || factors.next().map(|(slot, values)| tensor(slot, values)).expect("two factors a target");
+            adapters.pairs[linear as usize] = Some(AdapterPair { a: next(), b: next() });
         }
-        let mut store = AdapterStore {
-            plan: plan.clone(),
-            n_layers: spec.n_layers(),
-            slots,
-            parameters: vec![0.0; end],
-            gradients: vec![0.0; end],
-            first_moment: vec![0.0; end],
-            second_moment: vec![0.0; end],
-        };
-        store.initialise(seed);
-        store
+        blocks.push(adapters);
     }
-
-    fn initialise(&mut self, seed: u64) {
-        for (index, slot) in self.slots.iter().enumerate().step_by(2) {
-            let bound = 1.0 / (slot.shape[1] as f64).sqrt();
-            for (at, value) in self.parameters[slot.range.clone()].iter_mut().enumerate() {
-                *value = (bound * (2.0 * uniform(seed, index as u64, at as u64) - 1.0)) as f32;
-            }
-        }
-    }
-
-    /// Replaces the parameters by those of a PEFT adapter, which must have exactly the planned layers and rank.
-    pub fn start_from(&mut self, adapter: &Adapter, folder: &std::path::Path) -> Result<(), TrainError> {
-        let refused = |problem: String| TrainError::StartFrom { folder: folder.to_path_buf(), problem };
-        let config = &adapter.config;
-        if config.rank != self.plan.rank || config.rank_stabilized != self.plan.rank_stabilized {
-            return Err(refused(format!(
-                "rank {} (rsLoRA: {}) against method.rank {} (method.rank_stabilized: {})",
-                config.rank, config.rank_stabilized, self.plan.rank, self.plan.rank_stabilized
-            )));
-        }
-        if config.alpha != self.plan.alpha {
-            return Err(refused(format!("alpha {} against method.alpha {}", config.alpha, self.plan.alpha)));
-        }
-        let expected = self.slots.len() / 2;
-        if adapter.pairs.len() != expected {
-            return Err(refused(format!(
-                "it adapts {} layers, the plan {expected}; set method.targets to what it adapts",
-                adapter.pairs.len()
-            )));
-        }
-        for layer in 0..self.n_layers {
-            for position in 0..self.plan.targets.len() {
-                let path = self.plan.targets[position].path(layer);
-                let pair = adapter.pairs.get(&path).ok_or_else(|| refused(format!("no factors for {path}")))?;
-                let first = 2 * (layer * self.plan.targets.len() + position);
-                for (slot, tensor) in [(first, &pair.a), (first + 1, &pair.b)] {
-                    let slot = &self.slots[slot];
-                    if tensor.shape != slot.shape {
-                        return Err(refused(format!("{} is {:?}, planned {:?}", slot.name, tensor.shape, slot.shape)));
-                    }
-                    self.parameters[slot.range.clone()].copy_from_slice(&tensor.data);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Number of trained weights.
-    pub fn len(&self) -> usize {
-        self.parameters.len()
-    }
-
-    /// Whether nothing is trained.
-    pub fn is_empty(&self) -> bool {
-        self.parameters.is_empty()
-    }
-
-    /// Every factor in order.
-    pub fn slots(&self) -> &[Slot] {
-        &self.slots
-    }
-
-    /// The adapters as plain tensors on the device, a [`BlockAdapters`] a block.
-    pub fn upload(&self, device: &Device) -> Vec<BlockAdapters> {
-        let tensor = |slot: &Slot| {
-            let data = TensorData::new(self.parameters[slot.range.clone()].to_vec(), slot.shape);
-            Tensor::<2>::from_data(data, (device, DType::F32))
-        };
-        (0..self.n_layers)
-            .map(|layer| {
-                let mut adapters = self.empty();
-                for (position, &linear) in self.plan.targets.iter().enumerate() {
-                    let first = self.first_slot(layer, position);
-                    let (a, b) = (tensor(&self.slots[first]), tensor(&self.slots[first + 1]));
-                    adapters.pairs[linear as usize] = Some(AdapterPair { a, b });
-                }
-                adapters
-            })
-            .collect()
-    }
-
-    fn empty(&self) -> BlockAdapters {
-        BlockAdapters { scale: self.plan.scale as f32, ..BlockAdapters::default() }
-    }
-
-    /// Adds one factor's gradient to the step's sum.
-    pub fn accumulate(&mut self, layer: usize, linear: Linear, factor: Factor, gradient: Tensor<2>) {
-        let position =
-            self.plan.targets.iter().position(|&target| target == linear).expect("only targets have factors");
-        let slot = self.first_slot(layer, position) + usize::from(factor == Factor::B);
-        let values = gradient.into_data().convert::<f32>();
-        let sum = &mut self.gradients[self.slots[slot].range.clone()];
-        for (sum, value) in sum.iter_mut().zip(values.iter::<f32>()) {
-            *sum += value;
-        }
-    }
-
-    fn first_slot(&self, layer: usize, position: usize) -> usize {
-        2 * (layer * self.plan.targets.len() + position)
-    }
-
-    /// Root of the sum of squares of all gradients.
-    pub fn gradient_norm(&self) -> f64 {
-        squared_norm(&self.gradients).sqrt()
-    }
-
-    /// One AdamW update with gradients times `gradient_scale`; the gradients start over at zero.
-    pub fn update(&mut self, rule: &AdamW, step: u64, learning_rate: f64, gradient_scale: f32) {
-        let state = AdamWState {
-            parameters: &mut self.parameters,
-            gradients: &self.gradients,
-            first_moment: &mut self.first_moment,
-            second_moment: &mut self.second_moment,
-        };
-        rule.update(step, learning_rate, gradient_scale, state);
-        self.gradients.fill(0.0);
-    }
+    Ok(blocks)
 }
 
 /// A number in `[0, 1)` that depends on its coordinates only (SplitMix64 finaliser; Steele et al. 2014).

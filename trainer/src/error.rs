@@ -7,10 +7,12 @@
 use std::path::PathBuf;
 
 use checkpoints::checkpoint::CheckpointError;
+use checkpoints::durable::DurableError;
 use checkpoints::gguf::GgufError;
 use checkpoints::peft::PeftError;
 use checkpoints::weights::WeightsError;
 use datasets::DataError;
+use offload::error::TierError;
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +91,36 @@ pub enum TrainError {
         /// What differs.
         problem: String,
     },
+    /// A tier cannot hold, read or write what the plan put there.
+    #[error(transparent)]
+    Tier(#[from] TierError),
+    /// A folder cannot be published.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    /// A thread of the engine cannot be started, or ended before its work was done.
+    #[error("a thread of the engine failed: {reason}")]
+    Thread {
+        /// What happened.
+        reason: String,
+    },
+    /// The next step would write more to NVMe than the recipe allows.
+    #[error(
+        "stopped after step {step}: {} of offload.write_budget_tb's {} are written, and a step writes {}; \
+         {} is complete: raise offload.write_budget_tb and go on with --resume",
+        terabytes(*written_bytes), terabytes(*budget_bytes), terabytes(*step_bytes), checkpoint.display()
+    )]
+    WriteBudget {
+        /// Updates done.
+        step: u64,
+        /// What `--resume` goes on from.
+        checkpoint: PathBuf,
+        /// The recipe's bound.
+        budget_bytes: u64,
+        /// Written so far by all processes of the run.
+        written_bytes: u64,
+        /// Written by the last step.
+        step_bytes: u64,
+    },
     /// Metrics cannot be written.
     #[error("{path}: cannot be written: {source}", path = path.display())]
     Metrics {
@@ -113,4 +145,8 @@ impl TrainError {
                 | TrainError::OtherPlan { .. }
         )
     }
+}
+
+fn terabytes(bytes: u64) -> String {
+    format!("{:.4} TB", bytes as f64 / 1e12)
 }

@@ -1,14 +1,14 @@
 //! Held-out figures: loss over trained tokens, and exact answers by greedy decoding.
 //!
-//! In:    held-out rows, prepared once; the adapters of the moment.
+//! In:    held-out rows, prepared once; the network of the moment.
 //! Out:   an [`EvaluationReport`].
 //! Never: touches gradients or optimizer state.
 
 use std::time::Instant;
 
 use datasets::{Batch, Dataset, Question, Tokenizer, evaluation_batches, questions};
-use models::BlockAdapters;
-use models::generate::Ending;
+use models::BoxedError;
+use models::generate::{Ending, Stack};
 use planner::plan::{DataPlan, EvaluationPlan};
 
 use crate::engine::Engine;
@@ -52,7 +52,6 @@ impl HeldOut {
     pub(crate) fn measure(
         &self,
         engine: &Engine,
-        adapters: &[BlockAdapters],
         tokenizer: Option<&Tokenizer>,
         events: &mut Listener<'_>,
     ) -> Result<EvaluationReport, TrainError> {
@@ -60,13 +59,13 @@ impl HeldOut {
         let (mut sum, mut trained) = (0.0, 0);
         for (done, batch) in self.batches.iter().enumerate() {
             events(Event::Evaluating { what: "held-out loss", done, of: self.batches.len() });
-            let loss = engine.loss(batch, adapters);
+            let loss = engine.loss(batch)?;
             sum += loss.sum;
             trained += loss.trained_tokens;
         }
         let loss = sum / trained.max(1) as f64;
         let exact = match tokenizer {
-            Some(tokenizer) if self.plan.exact_match => Some(self.exact(engine, adapters, tokenizer, events)?),
+            Some(tokenizer) if self.plan.exact_match => Some(self.exact(engine, tokenizer, events)?),
             _ => None,
         };
         let seconds = begun.elapsed().as_secs_f64();
@@ -76,21 +75,30 @@ impl HeldOut {
     fn exact(
         &self,
         engine: &Engine,
-        adapters: &[BlockAdapters],
         tokenizer: &Tokenizer,
         events: &mut Listener<'_>,
     ) -> Result<(usize, usize), TrainError> {
         let ending = Ending { ids: tokenizer.eos(), max_new_tokens: self.plan.max_new_tokens };
+        let (outer, adapters) = (engine.residency.outer(), engine.residency.adapters());
+        let stack = Stack { blocks: &engine.residency, adapters: &adapters };
         let mut right = 0;
         for (part, questions) in self.questions.chunks(self.plan.batch_rows.max(1)).enumerate() {
             let done = part * self.plan.batch_rows;
             events(Event::Evaluating { what: "greedy answers", done, of: self.questions.len() });
             let prompts: Vec<Vec<u32>> = questions.iter().map(|question| question.prompt.clone()).collect();
-            let answers = engine.residency.decoder().generate(&prompts, adapters, ending);
+            let answers = outer.generate(stack, &prompts, ending).map_err(fetched)?;
             for (answer, question) in answers.iter().zip(questions) {
                 right += usize::from(tokenizer.decode(answer)?.trim() == question.answer);
             }
         }
         Ok((right, self.questions.len()))
+    }
+}
+
+/// The error of a block that could not be fetched, as the residency made it.
+fn fetched(error: BoxedError) -> TrainError {
+    match error.downcast::<TrainError>() {
+        Ok(error) => *error,
+        Err(error) => TrainError::Thread { reason: error.to_string() },
     }
 }

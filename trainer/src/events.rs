@@ -10,6 +10,8 @@ use checkpoints::weights::Weights;
 use planner::plan::Plan;
 use serde::Serialize;
 
+use crate::stalls::StallReport;
+
 /// One run, planned and with its weights opened.
 #[derive(Debug)]
 pub struct Job {
@@ -108,8 +110,23 @@ pub struct StepMetrics {
     pub nvme_read_bytes: u64,
     /// Bytes written to NVMe during the step.
     pub nvme_write_bytes: u64,
+    /// The same for each NVMe path.
+    pub nvme: Vec<PathBytes>,
     /// Time the compute waited for bytes.
     pub stall_ms: f64,
+    /// The same for each cause.
+    pub stalls: StallReport,
+}
+
+/// Bytes moved on one NVMe path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PathBytes {
+    /// As the recipe names it.
+    pub path: PathBuf,
+    /// Read from it.
+    pub read_bytes: u64,
+    /// Written to it.
+    pub written_bytes: u64,
 }
 
 /// Held-out figures.
@@ -156,6 +173,8 @@ pub struct Summary {
     pub tokens: u64,
     /// Most memory the process ever held.
     pub peak_rss_bytes: u64,
-    /// PEFT adapter folder.
-    pub adapter: PathBuf,
+    /// Bytes that the run wrote to NVMe tiers, earlier processes included.
+    pub nvme_written_bytes: u64,
+    /// What people use: the PEFT adapter folder, or the model folder of full training.
+    pub result: PathBuf,
 }

@@ -4,24 +4,38 @@
 //! Out:   a trained adapter, metrics, checkpoints; what happens on the way as [`Event`]s.
 //! Never: prints, reads the environment or sees the recipe.
 
+mod activations;
 mod adapters;
+mod blocks;
 mod engine;
 mod error;
 mod evaluate;
 mod events;
+mod layout;
+mod learner;
 mod load;
 mod metrics;
+mod model_folder;
+mod optimizer;
+mod pager;
+mod parameters;
 mod residency;
+mod rule;
 mod run;
 mod schedule;
+mod stalls;
 mod survive;
 
-pub use adapters::AdapterStore;
-pub use engine::{Engine, MicroLoss};
+pub use engine::{Engine, MicroLoss, Pass};
 pub use error::TrainError;
-pub use events::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary};
-pub use load::{decoder, device, gguf_vocabulary, tokenizer};
+pub use events::{EvaluationReport, Event, Job, Outcome, PathBytes, StepMetrics, Summary};
+pub use layout::{GroupLayout, Slot};
+pub use learner::{Learner, StepResult, tiers};
+pub use load::{device, gguf_vocabulary, tokenizer};
 pub use metrics::peak_rss_bytes;
+pub use optimizer::Finish;
+pub use parameters::Parameters;
 pub use residency::Residency;
 pub use run::{Listener, train};
 pub use schedule::learning_rate;
+pub use stalls::StallReport;

@@ -1,16 +1,13 @@
-//! From opened model files to a decoder on the device, tensor by tensor.
+//! The device of a run, and the model's tokenizer.
 //!
-//! In:    weights by name, the planned precision and device.
-//! Out:   a [`Decoder`] and the model's tokenizer.
-//! Never: holds more than one tensor twice.
+//! In:    the planned device; opened model files.
+//! Out:   Burn's device; a [`Tokenizer`] that fits the embedding.
+//! Never: Burn's own default device.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use checkpoints::weights::{HostTensor, TokenizerFiles, Weights};
+use burn::tensor::Device;
+use checkpoints::weights::{TokenizerFiles, Weights};
 use datasets::{GgufVocabulary, Tokenizer};
-use half::bf16;
-use models::{Block, Decoder, FrozenLinear};
-use planner::architecture::{DecoderSpec, EMBEDDING, FINAL_NORM, HEAD, Linear};
-use planner::plan::{DeviceChoice, Precision};
+use planner::plan::DeviceChoice;
 
 use crate::error::TrainError;
 
@@ -37,63 +34,6 @@ fn cuda(index: usize) -> Result<Device, TrainError> {
 fn cuda(index: usize) -> Result<Device, TrainError> {
     let reason = "this binary was built without it; build with --features cuda, or use \"cpu\"".to_string();
     Err(TrainError::Device { wanted: format!("cuda:{index}"), reason })
-}
-
-/// Loads every tensor in the given precision; norm weights stay f32 with the family's offset added.
-pub fn decoder(weights: &Weights, precision: Precision, device: &Device) -> Result<Decoder, TrainError> {
-    let spec = weights.spec().clone();
-    let loader = Loader { weights, precision, device };
-    let embedding = loader.matrix(EMBEDDING)?;
-    let head = if spec.tied_head { embedding.clone() } else { loader.matrix(HEAD)? };
-    let final_norm = loader.norm(FINAL_NORM, &spec)?;
-    let blocks = (0..spec.n_layers()).map(|index| loader.block(index, &spec)).collect::<Result<_, _>>()?;
-    Ok(Decoder { spec, embedding, head, final_norm, blocks, device: device.clone() })
-}
-
-struct Loader<'a> {
-    weights: &'a Weights,
-    precision: Precision,
-    device: &'a Device,
-}
-
-impl Loader<'_> {
-    fn block(&self, index: usize, spec: &DecoderSpec) -> Result<Block, TrainError> {
-        let linear = |linear: Linear| {
-            let weight = self.matrix(&format!("{}.weight", linear.path(index)))?;
-            let bias =
-                spec.has_bias(linear).then(|| self.vector(&format!("{}.bias", linear.path(index)))).transpose()?;
-            Ok(FrozenLinear { weight, bias })
-        };
-        let linears = Linear::ALL.into_iter().map(linear).collect::<Result<_, TrainError>>()?;
-        let norms = spec.block_norms(index).iter().map(|(name, _)| self.norm(name, spec)).collect::<Result<_, _>>()?;
-        Ok(Block { index, linears, norms })
-    }
-
-    fn matrix(&self, name: &str) -> Result<Tensor<2>, TrainError> {
-        Ok(self.upload(self.weights.read(name)?))
-    }
-
-    fn vector(&self, name: &str) -> Result<Tensor<1>, TrainError> {
-        Ok(self.upload(self.weights.read(name)?))
-    }
-
-    fn norm(&self, name: &str, spec: &DecoderSpec) -> Result<Tensor<1>, TrainError> {
-        let mut tensor = self.weights.read(name)?;
-        if spec.norm_offset {
-            tensor.data.iter_mut().for_each(|weight| *weight += 1.0);
-        }
-        Ok(Tensor::from_data(TensorData::new(tensor.data, tensor.shape), (self.device, DType::F32)))
-    }
-
-    fn upload<const D: usize>(&self, tensor: HostTensor) -> Tensor<D> {
-        match self.precision {
-            Precision::F32 => Tensor::from_data(TensorData::new(tensor.data, tensor.shape), (self.device, DType::F32)),
-            Precision::Bf16 => {
-                let narrow: Vec<bf16> = tensor.data.iter().map(|&value| bf16::from_f32(value)).collect();
-                Tensor::from_data(TensorData::new(narrow, tensor.shape), (self.device, DType::BF16))
-            }
-        }
-    }
 }
 
 /// The model's tokenizer, checked against its embedding.

@@ -1,31 +1,175 @@
-//! Who is where: hands out blocks in the order the engine walks them.
+//! Who is where: hands out blocks, adapters and the parts around the blocks in the order the engine walks them.
 //!
-//! In:    a decoder whose blocks were placed as planned.
-//! Out:   a block on the device, whenever the engine asks for it.
-//! Never: lets the engine know where a block came from. Today every block is resident, so nothing is fetched; paged
-//!        weights replace the inside of this object, not its callers.
+//! In:    the plan's tiers, the model's files, the trained parameters.
+//! Out:   tensors on the device, whenever the engine asks for them.
+//! Never: lets the engine know where a block came from, or hands out a tensor from before an update.
 
-use models::{Block, Decoder};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// The decoder and the place of its blocks.
+use burn::tensor::Device;
+use checkpoints::weights::Weights;
+use models::{Block, BlockAdapters, BlockSource, BoxedError, Decoder, HostValues};
+use offload::array::Tiers;
+use planner::architecture::{DecoderSpec, EMBEDDING, FINAL_NORM, HEAD};
+use planner::plan::{MethodPlan, Plan, Tier};
+
+use crate::adapters;
+use crate::blocks::{BlockStore, Uploader, from_files, group_values};
+use crate::error::TrainError;
+use crate::pager::Pager;
+use crate::parameters::SharedParameters;
+use crate::stalls::Stalls;
+
+/// The network and the place of its parts.
 #[derive(Debug)]
 pub struct Residency {
-    decoder: Decoder,
+    uploader: Uploader,
+    parameters: SharedParameters,
+    method: MethodPlan,
+    outer: Mutex<Arc<Decoder>>,
+    /// A block each; empty pairs where none are trained.
+    adapters: Mutex<Arc<Vec<BlockAdapters>>>,
+    blocks: Blocks,
+}
+
+#[derive(Debug)]
+enum Blocks {
+    Resident(Mutex<Vec<Block>>),
+    Paged(Pager),
 }
 
 impl Residency {
-    /// Every block resident.
-    pub fn all_resident(decoder: Decoder) -> Residency {
-        Residency { decoder }
+    /// Places every tensor as planned. Full training starts from the parameters, which must be filled.
+    pub fn place(
+        weights: &Weights,
+        plan: &Plan,
+        (parameters, tiers): (SharedParameters, &Tiers),
+        device: &Device,
+        stalls: Arc<Stalls>,
+    ) -> Result<Residency, TrainError> {
+        let spec = weights.spec().clone();
+        let uploader = Uploader { spec, precision: plan.model.precision, device: device.clone() };
+        let outer = Arc::new(outer_from_files(weights, &uploader)?);
+        let full = matches!(plan.method, MethodPlan::Full(_));
+        let blocks = match (plan.offload.weights, full) {
+            (Tier::Device, false) => Blocks::Resident(Mutex::new(
+                (0..uploader.spec.n_layers())
+                    .map(|index| from_files(index, weights, &uploader))
+                    .collect::<Result<_, _>>()?,
+            )),
+            (Tier::Device, true) => Blocks::Resident(Mutex::new(Vec::new())),
+            (_, true) => {
+                Blocks::Paged(Pager::start(BlockStore::Trained(parameters.clone()), uploader.clone(), stalls)?)
+            }
+            (_, false) => {
+                let store = BlockStore::frozen(weights, plan, tiers, &uploader)?;
+                Blocks::Paged(Pager::start(store, uploader.clone(), stalls)?)
+            }
+        };
+        let adapters = Mutex::new(Arc::new(vec![BlockAdapters::default(); uploader.spec.n_layers()]));
+        let method = plan.method.clone();
+        let residency = Residency { uploader, parameters, method, outer: Mutex::new(outer), adapters, blocks };
+        residency.renew()?;
+        Ok(residency)
     }
 
-    /// The parts around the blocks, always resident.
-    pub fn decoder(&self) -> &Decoder {
-        &self.decoder
+    /// The network's description.
+    pub fn spec(&self) -> &DecoderSpec {
+        &self.uploader.spec
     }
 
-    /// Block `index`, on the device when this returns.
-    pub fn block(&self, index: usize) -> &Block {
-        &self.decoder.blocks[index]
+    /// The parts around the blocks, always on the device.
+    pub fn outer(&self) -> Arc<Decoder> {
+        self.outer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Adapters of every block.
+    pub fn adapters(&self) -> Arc<Vec<BlockAdapters>> {
+        self.adapters.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Block `index`, on the device when this returns; `next` is the one that will be wanted after it.
+    pub fn block(&self, index: usize, next: Option<usize>) -> Result<Block, TrainError> {
+        match &self.blocks {
+            Blocks::Resident(blocks) => Ok(blocks.lock().unwrap_or_else(PoisonError::into_inner)[index].clone()),
+            Blocks::Paged(pager) => pager.get(index, next),
+        }
+    }
+
+    /// Takes up the parameters as they are now, after an update or a restored checkpoint.
+    pub fn renew(&self) -> Result<(), TrainError> {
+        match &self.method {
+            MethodPlan::Lora(plan) => {
+                let renewed = adapters::upload(plan, &self.parameters, &self.uploader.device)?;
+                *self.adapters.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
+            }
+            MethodPlan::Full(_) => {
+                self.renew_outer()?;
+                self.renew_blocks()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn renew_blocks(&self) -> Result<(), TrainError> {
+        let n_layers = self.uploader.spec.n_layers();
+        match &self.blocks {
+            Blocks::Paged(pager) => pager.renew(0),
+            Blocks::Resident(blocks) => {
+                let blocks = &mut *blocks.lock().unwrap_or_else(PoisonError::into_inner);
+                let store = BlockStore::Trained(self.parameters.clone());
+                for index in 0..n_layers {
+                    let block = store.load(index, &self.uploader)?;
+                    match blocks.get_mut(index) {
+                        Some(known) => *known = block,
+                        None => blocks.push(block),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn renew_outer(&self) -> Result<(), TrainError> {
+        let number = self.uploader.spec.n_layers();
+        let layout = &self.parameters.layout()[number];
+        let values = group_values(&self.parameters, number, self.uploader.precision)?;
+        let outer = &mut *self.outer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut renewed = Decoder::clone(outer);
+        for (slot, values) in layout.slots.iter().zip(values) {
+            match slot.name.as_str() {
+                FINAL_NORM => renewed.final_norm = self.uploader.norm(values),
+                EMBEDDING => renewed.embedding = values.upload(matrix(&slot.shape), &self.uploader.device),
+                _ => renewed.head = values.upload(matrix(&slot.shape), &self.uploader.device),
+            }
+        }
+        if self.uploader.spec.tied_head {
+            renewed.head = renewed.embedding.clone();
+        }
+        *outer = Arc::new(renewed);
+        Ok(())
+    }
+}
+
+impl BlockSource for Residency {
+    fn block(&self, index: usize) -> Result<Block, BoxedError> {
+        let next = (index + 1) % self.uploader.spec.n_layers();
+        Ok(Residency::block(self, index, Some(next))?)
+    }
+
+    fn n_blocks(&self) -> usize {
+        self.uploader.spec.n_layers()
+    }
+}
+
+fn matrix(shape: &[usize]) -> [usize; 2] {
+    [shape[0], shape[1]]
+}
+
+fn outer_from_files(weights: &Weights, uploader: &Uploader) -> Result<Decoder, TrainError> {
+    let spec = uploader.spec.clone();
+    let embedding = uploader.matrix(weights, EMBEDDING)?;
+    let head = if spec.tied_head { embedding.clone() } else { uploader.matrix(weights, HEAD)? };
+    let final_norm = uploader.norm(HostValues::F32(weights.read(FINAL_NORM)?.data));
+    Ok(Decoder { spec, embedding, head, final_norm, device: uploader.device.clone() })
 }

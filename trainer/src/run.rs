@@ -8,20 +8,17 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use burn::tensor::Device;
+use checkpoints::weights::Weights;
 use datasets::{Batches, Dataset, Step, Tokenizer};
-use models::BlockAdapters;
-use offload::adamw::AdamW;
+use offload::store::{PathTraffic, Store};
 use planner::plan::{Duration, Plan};
 
-use crate::adapters::AdapterStore;
-use crate::engine::{Engine, MicroLoss};
 use crate::error::TrainError;
 use crate::evaluate::HeldOut;
-use crate::events::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary};
+use crate::events::{EvaluationReport, Event, Job, Outcome, PathBytes, StepMetrics, Summary};
+use crate::learner::{Learner, StepResult, tiers};
 use crate::load;
 use crate::metrics::{Metrics, peak_rss_bytes};
-use crate::residency::Residency;
 use crate::schedule::learning_rate;
 use crate::survive::{self, Progress};
 
@@ -57,16 +54,20 @@ fn train_here(job: Job, stop: &AtomicBool, events: &mut Listener<'_>) -> Result<
         if stop.load(Ordering::Relaxed) && run.standing.step < run.steps {
             return run.interrupted();
         }
+        if let Some(end) = run.write_budget_ends().filter(|_| run.standing.step < run.steps) {
+            return run.out_of_write_budget(end);
+        }
         run.between_steps(events)?;
     }
     let seconds = begun.elapsed().as_secs_f64();
     let path = run.save()?;
     events(Event::Checkpoint { step: run.standing.step, path });
     let after = run.evaluate(true, events)?;
-    let adapter = survive::export(&run.directory, &run.plan, &run.base_name, &run.store)?;
+    let result = survive::export(&run.directory, &run.plan, &run.base_name, &run.weights, &run.learner.parameters)?;
     run.metrics.finish()?;
-    let steps = run.steps;
-    Ok(Outcome::Finished(Summary { before, after, steps, seconds, tokens, peak_rss_bytes: peak_rss_bytes(), adapter }))
+    let (steps, nvme_written_bytes) = (run.steps, run.traffic.written());
+    let peak_rss_bytes = peak_rss_bytes();
+    Ok(Outcome::Finished(Summary { before, after, steps, seconds, tokens, peak_rss_bytes, nvme_written_bytes, result }))
 }
 
 /// Everything a run holds.
@@ -74,17 +75,16 @@ struct Run {
     plan: Plan,
     directory: PathBuf,
     base_name: String,
-    device: Device,
+    weights: Weights,
     tokenizer: Tokenizer,
-    engine: Engine,
-    store: AdapterStore,
-    adapters: Vec<BlockAdapters>,
-    rule: AdamW,
+    learner: Learner,
     batches: Batches,
     held_out: Option<HeldOut>,
     metrics: Metrics,
     standing: Progress,
     steps: u64,
+    /// NVMe bytes so far, and what earlier processes of the run wrote.
+    traffic: Traffic,
 }
 
 impl Run {
@@ -97,51 +97,42 @@ impl Run {
         events(Event::Data(data_line(&dataset)));
         let held_out = plan.evaluation.as_ref().map(|evaluation| HeldOut::load(evaluation, &plan.data, &tokenizer));
         let held_out = held_out.transpose()?;
-        let mut store = AdapterStore::new(&plan.method, &plan.model.spec, plan.train.seed);
-        let mut standing = Progress::default();
-        if resume {
-            let (progress, notes) = survive::restore(&directory, &plan, &mut store)?;
-            notes.into_iter().for_each(|note| events(Event::Note(note)));
-            events(Event::Note(format!("going on after step {}", progress.step)));
-            standing = progress;
-        } else if let Some(folder) = &plan.method.start_from {
-            store.start_from(&checkpoints::peft::read_adapter(folder)?, folder)?;
-        }
+        let kept = if resume { Some(survive::find(&directory, &plan, events)?) } else { None };
         let batches = Batches::new(&dataset, &plan.data, plan.train.rows_per_step, plan.train.micro_batch);
         let steps = steps_of(&plan, &batches);
         let begun = Instant::now();
-        let decoder = load::decoder(&weights, plan.model.precision, &device)?;
+        let written_before = kept.as_ref().map_or(0, |kept| kept.position.nvme_written_bytes);
+        let tiers = tiers(&plan, written_before)?;
+        let parameters = Learner::parameters(&weights, &plan, &tiers)?;
+        let standing = match &kept {
+            Some(kept) => survive::restore(kept, &parameters)?,
+            None => {
+                Learner::initialise(&parameters, &weights, &plan)?;
+                Progress::default()
+            }
+        };
+        let learner = Learner::start(&weights, &plan, &device, parameters, tiers)?;
+        notes_of(&learner).into_iter().for_each(|note| events(Event::Note(note)));
         events(Event::Loaded {
             parameters: plan.model.spec.parameters(),
-            trainable: store.len() as u64,
+            trainable: learner.parameters.trained(),
             seconds: begun.elapsed().as_secs_f64(),
         });
         let metrics = Metrics::open(&directory, standing.step, plan.log.tensorboard)?;
-        let dropout = (plan.method.dropout > 0.0).then_some((plan.method.dropout as f32, plan.train.seed));
-        let engine = Engine { residency: Residency::all_resident(decoder), keep: plan.model.keep.clone(), dropout };
-        let adapters = store.upload(&device);
-        let optimizer = &plan.optimizer;
-        let rule = AdamW {
-            beta1: optimizer.beta1,
-            beta2: optimizer.beta2,
-            epsilon: optimizer.epsilon,
-            weight_decay: optimizer.weight_decay,
-        };
+        let traffic = Traffic { written_before, ..Traffic::default() };
         Ok(Run {
             plan,
             directory,
             base_name,
-            device,
+            weights,
             tokenizer,
-            engine,
-            store,
-            adapters,
-            rule,
+            learner,
             batches,
             held_out,
             metrics,
             standing,
             steps,
+            traffic,
         })
     }
 
@@ -152,22 +143,15 @@ impl Run {
         let step = self.next_step();
         let (tokens, trained) = (step.tokens(), step.trained_tokens());
         let rate = learning_rate(&self.plan.schedule, self.plan.optimizer.learning_rate, number, self.steps);
-        let loss = self.accumulate(&step, number) / trained.max(1) as f64;
-        if !loss.is_finite() {
-            return Err(TrainError::LossNotFinite { step: number, loss, learning_rate: rate });
-        }
-        let norm = self.store.gradient_norm();
-        if !norm.is_finite() {
-            return Err(TrainError::GradientNotFinite { step: number, norm, learning_rate: rate });
-        }
-        // PyTorch's clip_grad_norm_ adds 1e-6 to the norm.
-        let clip = self.plan.optimizer.max_grad_norm.map_or(1.0, |bound| (bound / (norm + 1e-6)).min(1.0));
-        self.store.update(&self.rule, number, rate, clip as f32);
-        self.adapters = self.store.upload(&self.device);
+        let StepResult { loss, norm } = self.learner.pass(&step.batches, number, rate)?;
+        self.learner.update(number, rate, norm)?;
         self.standing.step = number;
         self.standing.step_in_epoch += 1;
         self.standing.losses.push(loss);
         let seconds = begun.elapsed().as_secs_f64();
+        let stalls = self.learner.stalls.take();
+        let nvme = self.traffic.step(self.learner.tiers.nvme.as_ref());
+        self.standing.nvme_written_bytes = self.traffic.written();
         Ok(StepMetrics {
             step: number,
             steps: self.steps,
@@ -180,11 +164,30 @@ impl Run {
             tokens_per_second: tokens as f64 / seconds,
             step_ms: seconds * 1e3,
             peak_rss_bytes: peak_rss_bytes(),
-            device_bytes: self.device.memory_pool_usage().map_or(0, |usage| usage.bytes_in_use),
-            dram_tier_bytes: 0,
-            nvme_read_bytes: 0,
-            nvme_write_bytes: 0,
-            stall_ms: 0.0,
+            device_bytes: self.device_bytes(),
+            dram_tier_bytes: self.learner.tiers.dram.used_bytes(),
+            nvme_read_bytes: nvme.iter().map(|path| path.read_bytes).sum(),
+            nvme_write_bytes: nvme.iter().map(|path| path.written_bytes).sum(),
+            nvme,
+            stall_ms: stalls.total_ms(),
+            stalls,
+        })
+    }
+
+    /// Bytes on a device with its own memory, or in the CPU's slabs of that tier.
+    fn device_bytes(&self) -> u64 {
+        let pool = self.learner.engine.residency.outer().device.memory_pool_usage();
+        pool.map_or(self.learner.tiers.device.used_bytes(), |usage| usage.bytes_in_use)
+    }
+
+    /// Whether another step like the last would write more than the recipe allows.
+    fn write_budget_ends(&self) -> Option<WriteBudgetEnd> {
+        let budget_bytes = self.plan.offload.write_budget_bytes?;
+        let (written_bytes, step_bytes) = (self.traffic.written(), self.traffic.last_step_written);
+        (written_bytes + step_bytes > budget_bytes).then_some(WriteBudgetEnd {
+            budget_bytes,
+            written_bytes,
+            step_bytes,
         })
     }
 
@@ -195,19 +198,6 @@ impl Run {
             self.standing.step_in_epoch = 0;
         }
         self.batches.step(self.standing.epoch, self.standing.step_in_epoch)
-    }
-
-    /// Sum of losses of all micro-batches; gradients are of the mean over the whole step's trained tokens.
-    fn accumulate(&mut self, step: &Step, number: u64) -> f64 {
-        let scale = 1.0 / step.trained_tokens().max(1) as f32;
-        let mut sum = 0.0;
-        for (index, batch) in step.batches.iter().enumerate() {
-            let stream = number * step.batches.len() as u64 + index as u64;
-            let MicroLoss { sum: part, .. } =
-                self.engine.train(batch, (&self.adapters, &mut self.store), scale, stream);
-            sum += part;
-        }
-        sum
     }
 
     fn epochs(&self) -> f64 {
@@ -237,14 +227,21 @@ impl Run {
     ) -> Result<Option<EvaluationReport>, TrainError> {
         let Some(held_out) = &self.held_out else { return Ok(None) };
         let tokenizer = with_answers.then_some(&self.tokenizer);
-        let report = held_out.measure(&self.engine, &self.adapters, tokenizer, events)?;
+        let report = held_out.measure(&self.learner.engine, tokenizer, events)?;
         self.metrics.evaluation(self.standing.step, &report)?;
         events(Event::Evaluated { step: self.standing.step, report: report.clone() });
         Ok(Some(report))
     }
 
     fn save(&self) -> Result<PathBuf, TrainError> {
-        survive::save(&self.directory, &self.plan, &self.store, &self.standing)
+        survive::save(&self.directory, &self.plan, &self.learner.parameters, &self.standing)
+    }
+
+    fn out_of_write_budget(self, end: WriteBudgetEnd) -> Result<Outcome, TrainError> {
+        let (step, checkpoint) = (self.standing.step, self.save()?);
+        self.metrics.finish()?;
+        let WriteBudgetEnd { budget_bytes, written_bytes, step_bytes } = end;
+        Err(TrainError::WriteBudget { step, checkpoint, budget_bytes, written_bytes, step_bytes })
     }
 
     fn interrupted(self) -> Result<Outcome, TrainError> {
@@ -252,6 +249,51 @@ impl Run {
         self.metrics.finish()?;
         Ok(Outcome::Interrupted { step, checkpoint })
     }
+}
+
+/// Why the run stops before its end.
+struct WriteBudgetEnd {
+    budget_bytes: u64,
+    written_bytes: u64,
+    step_bytes: u64,
+}
+
+/// What was read from and written to NVMe.
+#[derive(Debug, Default)]
+struct Traffic {
+    written_before: u64,
+    last: Vec<PathTraffic>,
+    last_step_written: u64,
+}
+
+impl Traffic {
+    /// Bytes of each path since the last call.
+    fn step(&mut self, store: Option<&Store>) -> Vec<PathBytes> {
+        let now = store.map(Store::traffic).unwrap_or_default();
+        let before = |at: usize| self.last.get(at).map_or((0, 0), |path| (path.read_bytes, path.written_bytes));
+        let since = |(at, path): (usize, &PathTraffic)| PathBytes {
+            path: path.path.clone(),
+            read_bytes: path.read_bytes - before(at).0,
+            written_bytes: path.written_bytes - before(at).1,
+        };
+        let bytes: Vec<PathBytes> = now.iter().enumerate().map(since).collect();
+        self.last_step_written = bytes.iter().map(|path| path.written_bytes).sum();
+        self.last = now;
+        bytes
+    }
+
+    /// All bytes that the run wrote.
+    fn written(&self) -> u64 {
+        self.written_before + self.last.iter().map(|path| path.written_bytes).sum::<u64>()
+    }
+}
+
+/// What people should know about the tiers: which engine moves bytes and why, and every fallback with its cost.
+fn notes_of(learner: &Learner) -> Vec<String> {
+    let Some(store) = &learner.tiers.nvme else { return Vec::new() };
+    let mut notes = vec![format!("nvme: {}", store.engine().why)];
+    notes.extend(store.notes());
+    notes
 }
 
 fn data_line(dataset: &Dataset) -> String {

@@ -15,6 +15,7 @@ fn state(step: u64) -> State<'static> {
         seed: u64::MAX,
         plan_fingerprint: "ab12".into(),
         losses: vec![0.1 + 0.2, 2.0f64.sqrt(), 1e-300, f64::from(1.1f32)],
+        nvme_written_bytes: 12,
     };
     State { position, tensors: vec![tensor("w"), tensor("m"), tensor("v")] }
 }

@@ -10,6 +10,7 @@
 pub mod attention;
 pub mod attention_backward;
 mod attention_schedule;
+pub mod bias;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod element;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use attention::{AttentionInputs, AttentionShape, attention_forward};
 pub use attention_backward::{AttentionGradients, AttentionOutputs, attention_backward};
+pub use bias::{add_row, column_sums};
 pub use cross_entropy::{IGNORED_TARGET, cross_entropy_rows, softmax_cross_entropy_rows};
 pub use dropout::Dropout;
 pub use element::{Element, narrow, widen};

@@ -3,6 +3,8 @@
 
 use super::*;
 use crate::architecture::{Activation, Family, LayerSpec, RopeScaling, RopeSpec};
+use crate::memory;
+use crate::units::bytes_text;
 
 const RECIPE: &str = r#"name = "r"
 model.source = "x.gguf"
@@ -14,7 +16,7 @@ schedule = { kind = "cosine" }
 "#;
 
 /// SmolLM2-135M's numbers.
-fn smollm2() -> DecoderSpec {
+pub(crate) fn smollm2() -> DecoderSpec {
     DecoderSpec {
         family: Family::Llama,
         vocabulary: 49152,
@@ -40,7 +42,7 @@ fn smollm2() -> DecoderSpec {
     }
 }
 
-fn machine(available: u64) -> Machine {
+pub(super) fn machine(available: u64) -> Machine {
     Machine {
         memory_available_bytes: available,
         memory_total_bytes: 24_000_000_000,
@@ -51,12 +53,12 @@ fn machine(available: u64) -> Machine {
     }
 }
 
-fn recipe(set: &[&str]) -> Recipe {
+pub(super) fn recipe(set: &[&str]) -> Recipe {
     let set: Vec<String> = set.iter().map(|s| s.to_string()).collect();
     recipes::parse(RECIPE, "r.toml", &set).unwrap()
 }
 
-fn plan_of(set: &[&str], machine: &Machine) -> Result<Plan, PlanError> {
+pub(super) fn plan_of(set: &[&str], machine: &Machine) -> Result<Plan, PlanError> {
     plan(&recipe(set), smollm2(), machine)
 }
 
@@ -141,7 +143,14 @@ fn control_group_limit_lowers_the_budget() {
 #[test]
 fn promised_memory_beyond_the_machine_is_refused() {
     let error = plan_of(&["hardware.memory=64GB"], &machine(20_000_000_000)).unwrap_err();
-    assert_eq!(error, PlanError::MemoryBeyondMachine { asked_bytes: 64_000_000_000, total_bytes: 24_000_000_000 });
+    assert_eq!(
+        error,
+        PlanError::MemoryBeyondMachine {
+            key: "hardware.memory",
+            asked_bytes: 64_000_000_000,
+            total_bytes: 24_000_000_000
+        }
+    );
 }
 
 #[test]
@@ -155,14 +164,14 @@ fn target_that_matches_nothing_names_the_known_layers() {
 fn targets_match_leafs_and_longer_suffixes_in_forward_order() {
     let set = ["method.targets=[\"mlp.up_proj\", \"q_proj\"]"];
     let plan = plan_of(&set, &machine(20_000_000_000)).unwrap();
-    assert_eq!(plan.method.targets, [Linear::Query, Linear::Up]);
+    assert_eq!(plan.method.lora().unwrap().targets, [Linear::Query, Linear::Up]);
     let partial = plan_of(&["method.targets=[\"proj\"]"], &machine(20_000_000_000));
     assert!(partial.is_err(), "a part of a word is no match");
 }
 
 #[test]
 fn scale_is_alpha_over_rank_or_over_its_root() {
-    let scale = |set: &[&str]| plan_of(set, &machine(20_000_000_000)).unwrap().method.scale;
+    let scale = |set: &[&str]| plan_of(set, &machine(20_000_000_000)).unwrap().method.lora().unwrap().scale;
     assert_eq!(scale(&[]), 2.0);
     assert_eq!(scale(&["method.rank_stabilized=true"]), 8.0);
 }

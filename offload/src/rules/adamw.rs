@@ -10,10 +10,9 @@
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-/// Elements a thread updates at a time.
-const BLOCK: usize = 16 * 1024;
-/// Elements whose squares are summed in `f64` before the sums are added up in ascending order.
-const NORM_BLOCK: usize = 16 * 1024;
+use super::blocks::{BLOCK, Block, TILE, for_each_block};
+pub use super::norm::squared_norm;
+use super::{Rule, Span, SpanContext, Step, round_to_bf16};
 
 /// The constants of AdamW. PyTorch's defaults are 0.9, 0.999, 1e-8 and 1e-2; here every one is stated.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +42,7 @@ pub struct AdamWState<'a> {
 
 /// What one step multiplies by.
 #[derive(Clone, Copy)]
-struct Scalars {
+pub(super) struct Scalars {
     gradient_scale: f32,
     decay: f32,
     one_minus_beta1: f32,
@@ -54,6 +53,14 @@ struct Scalars {
     epsilon: f32,
     /// `learning_rate / (1 - beta1^step)`.
     step_size: f32,
+}
+
+impl Scalars {
+    /// The same step for a tensor with or without weight decay.
+    pub fn with_decay(self, decay: bool) -> Scalars {
+        // Multiplying by 1 changes no bit.
+        Scalars { decay: if decay { self.decay } else { 1.0 }, ..self }
+    }
 }
 
 impl AdamW {
@@ -67,79 +74,77 @@ impl AdamW {
         assert!(step > 0, "the first step is number 1");
         assert_eq!(gradients.len(), length, "gradients of {length} parameters");
         assert!(first_moment.len() == length && second_moment.len() == length, "moments of {length} parameters");
-        let scalars = self.scalars(step, learning_rate, gradient_scale);
+        let scalars = self.scalars(&Step { number: step, learning_rate, gradient_scale, seed: 0 });
         let moments = first_moment.par_chunks_mut(BLOCK).zip(second_moment.par_chunks_mut(BLOCK));
         let blocks = parameters.par_chunks_mut(BLOCK).zip(gradients.par_chunks(BLOCK)).zip(moments);
-        blocks.for_each(|((p, g), (m, v))| update_block(p, g, m, v, scalars));
+        blocks.for_each(|((p, g), (m, v))| update_elements(p, g, m, v, scalars));
     }
 
-    fn scalars(&self, step: u64, learning_rate: f64, gradient_scale: f32) -> Scalars {
-        let correction = |beta: f64| 1.0 - beta.powf(step as f64);
+    pub(super) fn scalars(&self, step: &Step) -> Scalars {
+        let correction = |beta: f64| 1.0 - beta.powf(step.number as f64);
         Scalars {
-            gradient_scale,
-            decay: (1.0 - learning_rate * self.weight_decay) as f32,
+            gradient_scale: step.gradient_scale,
+            decay: (1.0 - step.learning_rate * self.weight_decay) as f32,
             one_minus_beta1: (1.0 - self.beta1) as f32,
             beta2: self.beta2 as f32,
             one_minus_beta2: (1.0 - self.beta2) as f32,
             second_correction_root: correction(self.beta2).sqrt() as f32,
             epsilon: self.epsilon as f32,
-            step_size: (learning_rate / correction(self.beta1)) as f32,
+            step_size: (step.learning_rate / correction(self.beta1)) as f32,
         }
     }
 }
 
+/// [`Rule::AdamW`] over one span.
+pub(super) fn update_span(adamw: &AdamW, context: &SpanContext<'_>, span: Span<'_>) {
+    let scalars = adamw.scalars(&context.step);
+    for_each_block(Rule::AdamW(*adamw).states(), context, span, |block| {
+        update_block(block, scalars);
+    });
+}
+
+fn update_block(block: Block<'_>, scalars: Scalars) {
+    let scalars = scalars.with_decay(block.decay);
+    let Block { parameters, gradients, states: [m, v, ..], working, .. } = block;
+    let (m, v): (&mut [f32], &mut [f32]) = (bytemuck::cast_slice_mut(m), bytemuck::cast_slice_mut(v));
+    let Some(working) = working else {
+        return update_elements(parameters, gradients, m, v, scalars);
+    };
+    let tiles = parameters.chunks_mut(TILE).zip(gradients.chunks(TILE)).zip(m.chunks_mut(TILE).zip(v.chunks_mut(TILE)));
+    for (((p, g), (m, v)), w) in tiles.zip(working.chunks_mut(TILE)) {
+        update_elements(p, g, m, v, scalars);
+        round_to_bf16(p, w);
+    }
+}
+
+/// One update of parameter `p` with moments `m` and `v`: plain multiplications and additions, no fused ones, so that the bits are
+/// the same on every instruction set.
+#[inline(always)]
+pub(super) fn update_one(p: &mut f32, g: f32, m: &mut f32, v: &mut f32, s: Scalars) {
+    let gradient = g * s.gradient_scale;
+    // torch's `lerp`: start + weight * (end - start).
+    *m += s.one_minus_beta1 * (gradient - *m);
+    *v = *v * s.beta2 + s.one_minus_beta2 * gradient * gradient;
+    let denominator = v.sqrt() / s.second_correction_root + s.epsilon;
+    *p = *p * s.decay - s.step_size * *m / denominator;
+}
+
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn update_block(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], s: Scalars) {
-    // Plain multiplications and additions, no fused ones: the same bits on every instruction set.
+pub(super) fn update_elements(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], s: Scalars) {
     for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-        let gradient = g * s.gradient_scale;
-        // torch's `lerp`: start + weight * (end - start).
-        *m += s.one_minus_beta1 * (gradient - *m);
-        *v = *v * s.beta2 + s.one_minus_beta2 * gradient * gradient;
-        let denominator = v.sqrt() / s.second_correction_root + s.epsilon;
-        *p = *p * s.decay - s.step_size * *m / denominator;
+        update_one(p, *g, m, v, s);
     }
-}
-
-/// The sum of squares, in `f64`, in an order fixed by the length alone.
-///
-/// Norms of several arrays add up: the global norm is the root of the sum of these, taken in a fixed order of arrays.
-pub fn squared_norm(values: &[f32]) -> f64 {
-    let blocks: Vec<f64> = values.par_chunks(NORM_BLOCK).map(squared_norm_of_block).collect();
-    blocks.iter().sum()
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn squared_norm_of_block(values: &[f32]) -> f64 {
-    let mut lanes = [0.0f64; 16];
-    let groups = values.chunks_exact(16);
-    for (lane, value) in lanes.iter_mut().zip(groups.remainder()) {
-        *lane += f64::from(*value) * f64::from(*value);
-    }
-    for group in groups {
-        for i in 0..16 {
-            lanes[i] += f64::from(group[i]) * f64::from(group[i]);
-        }
-    }
-    lanes.iter().sum()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::testing::values;
     use super::*;
 
     const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 };
     const LENGTH: usize = 3 * BLOCK + 4_321;
-
-    fn values(count: usize, mut state: u64) -> Vec<f32> {
-        let next = |_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        };
-        (0..count).map(next).collect()
-    }
 
     /// Parameters and moments after `steps` updates, each made in pieces of `piece` elements.
     fn run(adamw: AdamW, steps: u64, piece: usize) -> [Vec<f32>; 3] {
@@ -202,15 +207,5 @@ mod tests {
             pool.install(|| (run(ADAMW, 2, LENGTH), squared_norm(&values(LENGTH, 5)).to_bits()))
         };
         assert!(on(1) == on(2));
-    }
-
-    #[test]
-    fn the_squared_norm_equals_the_plain_sum() {
-        for length in [0, 1, 17, NORM_BLOCK, LENGTH] {
-            let x = values(length, 9);
-            let plain: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-            assert!((squared_norm(&x) - plain).abs() <= 1e-12 * plain, "{length}");
-        }
-        assert!(squared_norm(&[1.0, f32::NAN]).is_nan());
     }
 }

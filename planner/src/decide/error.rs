@@ -1,0 +1,100 @@
+//! Why no plan exists.
+//!
+//! In:    what the planner found.
+//! Out:   one line each: what, where, the numbers, what to do.
+//! Never: more than one line.
+
+use crate::units::bytes_text;
+
+/// Why no plan exists.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The run needs more than the tier has.
+    #[error("does not fit: {tier}: needs {} but its budget is {}; {remedies}", bytes_text(*needed_bytes), bytes_text(*budget_bytes))]
+    DoesNotFit {
+        /// `memory`, `cuda:0 memory`, or the key of the budget that is short.
+        tier: String,
+        /// Smallest need of what the recipe allows.
+        needed_bytes: u64,
+        /// What may be used.
+        budget_bytes: u64,
+        /// What would fit.
+        remedies: String,
+    },
+    /// A name in `method.targets` is no linear layer.
+    #[error("target matches nothing: method.targets \"{name}\"; linear layers of this model: {known}")]
+    UnknownTarget {
+        /// As written.
+        name: String,
+        /// All leafs.
+        known: String,
+    },
+    /// The device is not there, or this build cannot use it.
+    #[error(
+        "no such device: hardware.device = \"cuda:{index}\": {found} CUDA cards can be used; build with --features cuda, or take \"cpu\""
+    )]
+    NoSuchDevice {
+        /// As written.
+        index: usize,
+        /// Number of cards.
+        found: usize,
+    },
+    /// More memory was promised than the machine has.
+    #[error("more than the machine has: {key} = {}, but there are {}", bytes_text(*asked_bytes), bytes_text(*total_bytes))]
+    MemoryBeyondMachine {
+        /// The key, dotted.
+        key: &'static str,
+        /// As written.
+        asked_bytes: u64,
+        /// What there is.
+        total_bytes: u64,
+    },
+    /// A tier was promised more than the memory it is a part of.
+    #[error(
+        "budgets disagree: {key} = {}, but hardware.memory allows {}; lower the one or raise the other",
+        bytes_text(*asked_bytes), bytes_text(*memory_bytes)
+    )]
+    BudgetBeyondMemory {
+        /// The key, dotted.
+        key: &'static str,
+        /// As written.
+        asked_bytes: u64,
+        /// What `hardware.memory` allows.
+        memory_bytes: u64,
+    },
+    /// One of embedding and head is to be trained, but they are one tensor.
+    #[error(
+        "method.train_embeddings = {embeddings} and method.train_head = {head}, but this model's head is its embedding (tied), one tensor; \
+         set both to the same"
+    )]
+    TiedHead {
+        /// `method.train_embeddings`
+        embeddings: bool,
+        /// `method.train_head`
+        head: bool,
+    },
+    /// `train.keep = N` names more blocks than there are.
+    #[error("train.keep = {asked}, but the model has {blocks} blocks; expected 0 to {blocks}")]
+    KeepBeyondBlocks {
+        /// As written.
+        asked: usize,
+        /// Blocks of the model.
+        blocks: usize,
+    },
+    /// Rows longer than the model was made for.
+    #[error("data.sequence_length = {asked}, but the model's positions end at {positions}; take at most that")]
+    SequenceTooLong {
+        /// As written.
+        asked: usize,
+        /// The model's maximum.
+        positions: usize,
+    },
+}
+
+impl PlanError {
+    /// The recipe is well formed but this machine is too small for it.
+    pub fn is_does_not_fit(&self) -> bool {
+        matches!(self, PlanError::DoesNotFit { .. })
+    }
+}

@@ -1,0 +1,219 @@
+//! `[method]`: what is trained. One variant a kind, so that a LoRA recipe cannot carry keys of full training.
+//!
+//! In:    the keys as written, all of them optional but `kind`.
+//! Out:   [`MethodSection`], or one sentence: which key is missing or belongs to another kind.
+//! Never: a default for rank and alpha.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{defaults, values::TargetNames};
+
+/// `[method]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "MethodKeys", into = "MethodKeys")]
+pub enum MethodSection {
+    /// `kind = "lora"`: low-rank adapters on a frozen base.
+    Lora(LoraSection),
+    /// `kind = "full"`: every weight of the blocks and norms, and embedding and head unless switched off.
+    Full(FullSection),
+}
+
+/// Keys of `kind = "lora"`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraSection {
+    /// Rank of the factors.
+    pub rank: usize,
+    /// Numerator of the scale.
+    pub alpha: f64,
+    /// Share of adapter inputs dropped, `[0, 1)`.
+    pub dropout: f64,
+    /// Which linear layers get an adapter.
+    pub targets: TargetNames,
+    /// Scale `alpha / sqrt(rank)` (rsLoRA) instead of `alpha / rank`.
+    pub rank_stabilized: bool,
+    /// PEFT adapter folder to continue.
+    pub start_from: Option<PathBuf>,
+}
+
+/// Keys of `kind = "full"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FullSection {
+    /// The embedding is trained too.
+    pub train_embeddings: bool,
+    /// The head is trained too; with a tied head it is the embedding and both must be equal.
+    pub train_head: bool,
+}
+
+impl MethodSection {
+    /// The keys of LoRA, if that is the kind.
+    pub fn lora(&self) -> Option<&LoraSection> {
+        match self {
+            MethodSection::Lora(lora) => Some(lora),
+            MethodSection::Full(_) => None,
+        }
+    }
+
+    /// As [`MethodSection::lora`], to change them.
+    pub fn lora_mut(&mut self) -> Option<&mut LoraSection> {
+        match self {
+            MethodSection::Lora(lora) => Some(lora),
+            MethodSection::Full(_) => None,
+        }
+    }
+}
+
+/// `method.kind`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+enum MethodKind {
+    Lora,
+    Full,
+}
+
+impl TryFrom<String> for MethodKind {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        match word.as_str() {
+            "lora" => Ok(MethodKind::Lora),
+            "full" => Ok(MethodKind::Full),
+            "qlora" => Err("method.kind \"qlora\" is not built yet; \"lora\" and \"full\" are".to_string()),
+            other => Err(format!("method.kind \"{other}\" is not known; \"lora\" and \"full\" are")),
+        }
+    }
+}
+
+impl From<MethodKind> for String {
+    fn from(kind: MethodKind) -> String {
+        match kind {
+            MethodKind::Lora => "lora".to_string(),
+            MethodKind::Full => "full".to_string(),
+        }
+    }
+}
+
+/// The section as it stands in the file.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MethodKeys {
+    kind: MethodKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rank: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    alpha: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dropout: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    targets: Option<TargetNames>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rank_stabilized: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start_from: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    train_embeddings: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    train_head: Option<bool>,
+}
+
+/// Keys that only `kind = "lora"` knows.
+const LORA_KEYS: [&str; 6] = ["rank", "alpha", "dropout", "targets", "rank_stabilized", "start_from"];
+/// Keys that only `kind = "full"` knows.
+const FULL_KEYS: [&str; 2] = ["train_embeddings", "train_head"];
+
+/// Keys that `kind` does not know; none for a kind that is not known itself.
+pub(crate) fn keys_foreign_to(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "lora" => &FULL_KEYS,
+        "full" => &LORA_KEYS,
+        _ => &[],
+    }
+}
+
+impl MethodKeys {
+    const EMPTY: MethodKeys = MethodKeys {
+        kind: MethodKind::Lora,
+        rank: None,
+        alpha: None,
+        dropout: None,
+        targets: None,
+        rank_stabilized: None,
+        start_from: None,
+        train_embeddings: None,
+        train_head: None,
+    };
+
+    /// The first key that belongs to the other kind.
+    fn foreign(&self) -> Option<&'static str> {
+        let of_lora = [
+            self.rank.is_some(),
+            self.alpha.is_some(),
+            self.dropout.is_some(),
+            self.targets.is_some(),
+            self.rank_stabilized.is_some(),
+            self.start_from.is_some(),
+        ];
+        let of_full = [self.train_embeddings.is_some(), self.train_head.is_some()];
+        let first = |names: &[&'static str], present: &[bool]| {
+            names.iter().zip(present).find(|(_, present)| **present).map(|(name, _)| *name)
+        };
+        match self.kind {
+            MethodKind::Lora => first(&FULL_KEYS, &of_full),
+            MethodKind::Full => first(&LORA_KEYS, &of_lora),
+        }
+    }
+}
+
+impl TryFrom<MethodKeys> for MethodSection {
+    type Error = String;
+
+    /// A missing key is worded as serde words it, so that an override may still supply it.
+    fn try_from(keys: MethodKeys) -> Result<Self, String> {
+        if let Some(key) = keys.foreign() {
+            let (own, other) = match keys.kind {
+                MethodKind::Lora => ("lora", "full"),
+                MethodKind::Full => ("full", "lora"),
+            };
+            return Err(format!("method.{key} belongs to method.kind = \"{other}\"; leave it out with \"{own}\""));
+        }
+        let missing = |key: &str| format!("missing field `{key}`, which method.kind = \"lora\" needs");
+        Ok(match keys.kind {
+            MethodKind::Lora => MethodSection::Lora(LoraSection {
+                rank: keys.rank.ok_or_else(|| missing("rank"))?,
+                alpha: keys.alpha.ok_or_else(|| missing("alpha"))?,
+                dropout: keys.dropout.unwrap_or_default(),
+                targets: keys.targets.unwrap_or_else(defaults::targets),
+                rank_stabilized: keys.rank_stabilized.unwrap_or_default(),
+                start_from: keys.start_from,
+            }),
+            MethodKind::Full => MethodSection::Full(FullSection {
+                train_embeddings: keys.train_embeddings.unwrap_or_else(defaults::trained),
+                train_head: keys.train_head.unwrap_or_else(defaults::trained),
+            }),
+        })
+    }
+}
+
+impl From<MethodSection> for MethodKeys {
+    fn from(section: MethodSection) -> MethodKeys {
+        match section {
+            MethodSection::Lora(lora) => MethodKeys {
+                kind: MethodKind::Lora,
+                rank: Some(lora.rank),
+                alpha: Some(lora.alpha),
+                dropout: Some(lora.dropout),
+                targets: Some(lora.targets),
+                rank_stabilized: Some(lora.rank_stabilized),
+                start_from: lora.start_from,
+                ..MethodKeys::EMPTY
+            },
+            MethodSection::Full(full) => MethodKeys {
+                kind: MethodKind::Full,
+                train_embeddings: Some(full.train_embeddings),
+                train_head: Some(full.train_head),
+                ..MethodKeys::EMPTY
+            },
+        }
+    }
+}
