@@ -12,6 +12,7 @@
 //! |---|---|---|---|
 //! | weights | weights on the device: every tensor once x b; a tied head is the embedding. Else embedding, head and last norm x b | device | always |
 //! | streamed blocks | weights elsewhere: two blocks x b, the live one and the next | device | always |
+//! | renewed weights | full: embedding, head and last norm x b once more, while the updated ones replace them | device | always |
 //! | blocks of kept graphs | weights elsewhere: one block x b for each block that retains, no more than there are | device | training |
 //! | stored weights | weights elsewhere: LoRA blocks x b; full in bf16 2 E; full in f32 none, the masters serve | weights | always |
 //! | adapters, masters | 4 E; with the weights if full, f32 and weights not on the device, else with the optimizer | see left | always |
@@ -190,6 +191,10 @@ impl Shape<'_> {
             DeviceChoice::Cuda(_) => RUNTIME_CUDA_BYTES,
         };
         let mut terms = self.weights();
+        if matches!(self.method, MethodPlan::Full(_)) {
+            let outer = self.sizes.outer_elements.saturating_mul(self.precision.bytes());
+            terms.push(term("renewed weights", Tier::Device, outer));
+        }
         terms.extend(self.arrays());
         let Placement { weights, gradients, optimizer, activations } = self.placement;
         if [weights, gradients, optimizer, activations].contains(&Tier::Nvme) {
