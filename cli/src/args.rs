@@ -24,6 +24,12 @@ pub enum Command {
     Run(RunArguments),
     /// Show what `run` would do and the memory it needs (fetches the model, trains nothing)
     Plan(PlanArguments),
+    /// This machine against its limits
+    Bench {
+        /// What to measure.
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
     /// Data sets
     Data {
         /// What to do.
@@ -65,6 +71,112 @@ pub struct PlanArguments {
     /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `tune bench ...`
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Sequential reads and writes of the NVMe tier: files are made, measured and removed
+    Io(BenchIoArguments),
+    /// One optimizer update against a plain triad in memory, and against the disk's own rate
+    Adam(BenchAdamArguments),
+}
+
+/// `tune bench io`
+#[derive(Debug, Args)]
+pub struct BenchIoArguments {
+    /// A directory, best one per disk; several are striped
+    #[arg(long, alias = "paths", value_name = "DIR", num_args = 1.., required = true)]
+    pub path: Vec<PathBuf>,
+    /// Bytes to write, write again and read
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size)]
+    pub size: u64,
+    /// Bytes of one request
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = size)]
+    pub chunk: u64,
+    /// Requests in flight per directory
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub depth: usize,
+    /// How to talk to the kernel
+    #[arg(long, value_enum, default_value_t = BenchEngine::Auto)]
+    pub engine: BenchEngine,
+    /// Measure without the checksum of every chunk
+    #[arg(long)]
+    pub no_checksums: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tune bench adam`
+#[derive(Debug, Args)]
+pub struct BenchAdamArguments {
+    /// Where parameters, gradients and moments live
+    #[arg(long, value_enum, default_value_t = BenchTier::Dram)]
+    pub tier: BenchTier,
+    /// Directories of the nvme tier
+    #[arg(long, alias = "paths", value_name = "DIR", num_args = 1..)]
+    pub path: Vec<PathBuf>,
+    /// Parameters
+    #[arg(long, value_name = "N", default_value_t = 64 << 20)]
+    pub parameters: u64,
+    /// Updates that count; one more warms up
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub steps: usize,
+    /// The update rule
+    #[arg(long, value_enum, default_value_t = BenchRule::Adamw)]
+    pub rule: BenchRule,
+    /// Bytes of f32 parameters moved at a time
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = size)]
+    pub chunk: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--engine`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum BenchEngine {
+    /// io_uring where it runs, else threads
+    Auto,
+    /// io_uring or an error
+    IoUring,
+    /// A pool of threads
+    Threads,
+}
+
+/// `--tier`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchTier {
+    /// Host memory
+    Dram,
+    /// Files in `--path`
+    Nvme,
+}
+
+/// `--rule`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum BenchRule {
+    /// f32 states
+    Adamw,
+    /// 8-bit states
+    Adamw8bit,
+    /// bf16 states, rounded stochastically
+    AdamwBf16,
+    /// One f32 state
+    Lion,
+    /// One f32 state
+    Sgd,
+    /// Factored states
+    Adafactor,
+}
+
+/// `4GiB`, `500MB`, as in a recipe.
+fn size(text: &str) -> Result<u64, String> {
+    recipes::bytes_of(text)
+        .filter(|&bytes| bytes > 0)
+        .ok_or_else(|| "expected a size such as 4GiB or 500MB".to_string())
 }
 
 /// `tune data ...`

@@ -5,6 +5,7 @@
 //! Never: decides anything about training; every sub-command is one thin file.
 
 mod args;
+mod bench;
 mod data;
 mod failure;
 mod machine;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let result = match args::Arguments::parse().command {
         args::Command::Run(arguments) => run::run(&arguments),
         args::Command::Plan(arguments) => plan::print(&arguments),
+        args::Command::Bench { command } => bench::print(&command),
         args::Command::Data { command: args::DataCommand::Generate(arguments) } => data::generate(&arguments),
     };
     match result {

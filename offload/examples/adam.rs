@@ -2,7 +2,7 @@
 //!
 //! RULE: adamw, adamw+bf16 (with a bf16 copy), adamw-8bit, adamw-bf16, lion, sgd.
 
-use offload::bench_adam::{AdamOptions, bench_adam};
+use offload::bench_adam::{AdamOptions, TRIAD_ELEMENTS, bench_adam};
 use offload::rules::{AdamW, Lion, Rule, Sgd};
 use offload::{EngineChoice, Place};
 
@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         span_elements: 1 << 20,
         paths: paths.iter().map(Into::into).collect(),
         engine: EngineChoice::Auto,
+        triad_elements: TRIAD_ELEMENTS,
     };
     let report = bench_adam(&options)?;
     let json = serde_json::json!({

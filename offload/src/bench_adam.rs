@@ -21,8 +21,8 @@ use crate::update::{GradientSource, Updater, buffers_needed};
 
 /// Elements a thread handles at a time in the triad.
 const BLOCK: usize = 16 * 1024;
-/// Elements of each of the triad's arrays: 256 MiB, beyond every cache.
-const TRIAD_ELEMENTS: usize = 64 << 20;
+/// Elements of each of the triad's arrays that are beyond every cache: 256 MiB.
+pub const TRIAD_ELEMENTS: usize = 64 << 20;
 /// Transfers in flight when the store's own rate is measured.
 const TRANSFERS: usize = 32;
 
@@ -45,6 +45,8 @@ pub struct AdamOptions {
     pub paths: Vec<PathBuf>,
     /// The engine for NVMe.
     pub engine: EngineChoice,
+    /// Elements of each of the triad's three arrays, usually [`TRIAD_ELEMENTS`].
+    pub triad_elements: usize,
 }
 
 /// Medians over the steps.
@@ -87,7 +89,7 @@ pub fn bytes_per_parameter(rule: &Rule, working: bool) -> f64 {
     12.0 + 2.0 * rule.bytes_per_parameter() + if working { 2.0 } else { 0.0 }
 }
 
-/// Measures as `options` say. Takes, besides the group, 768 MiB for the triad and 256 MiB that gradients are made in.
+/// Measures as `options` say. Takes, besides the group, 12 bytes per element of the triad and up to 256 MiB that gradients are made in.
 ///
 /// # Errors
 /// What the tiers say.
@@ -98,7 +100,7 @@ pub fn bench_adam(options: &AdamOptions) -> Result<AdamReport, TierError> {
     assert!(options.steps > 0, "a measurement without steps");
     let tiers = open_tiers(options)?;
     let mut group = fill_group(&tiers, options)?;
-    let mut triad = Triad::new()?;
+    let mut triad = Triad::new(options.triad_elements)?;
     let (mut triads, mut updates, mut stalls, mut stores) = (vec![], vec![], vec![], vec![]);
     for number in 1..=options.steps as u64 + 1 {
         triads.push(triad.run());
@@ -122,7 +124,7 @@ pub fn bench_adam(options: &AdamOptions) -> Result<AdamReport, TierError> {
         seconds,
         bytes_per_parameter,
         bytes_per_second: bytes / seconds,
-        triad_bytes_per_second: 12.0 * TRIAD_ELEMENTS as f64 / median(&triads),
+        triad_bytes_per_second: 12.0 * options.triad_elements as f64 / median(&triads),
         stall_seconds: median(&stalls),
         store_bytes_per_second: (!stores.is_empty()).then(|| bytes / median(&stores)),
         engine: tiers.nvme.as_ref().map(|store| store.engine().why),
@@ -187,9 +189,9 @@ struct Triad {
 }
 
 impl Triad {
-    fn new() -> Result<Triad, TierError> {
+    fn new(elements: usize) -> Result<Triad, TierError> {
         let slabs = Slabs::new("dram", u64::MAX);
-        let array = || slabs.take("the triad", 4 * TRIAD_ELEMENTS as u64);
+        let array = || slabs.take("the triad", 4 * elements as u64);
         Ok(Triad { arrays: [array()?, array()?, array()?] })
     }
 
@@ -286,6 +288,7 @@ mod tests {
                 span_elements: 256 * 64,
                 paths: vec![directory.path().to_owned()],
                 engine: EngineChoice::Auto,
+                triad_elements: 1 << 20,
             };
             let report = bench_adam(&options).unwrap();
             assert_eq!(report.elements, 200_704);

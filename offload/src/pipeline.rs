@@ -136,14 +136,12 @@ impl Flight {
         depth: usize,
         compute: &mut impl FnMut(usize, usize, Vec<&mut [u8]>),
     ) -> Result<(), TierError> {
-        for (i, &(group, span)) in jobs.iter().enumerate() {
-            if self.ahead.is_empty() {
-                self.finish_writes(depth - 1)?;
-                self.begin(&groups[group], span);
-            }
-            if let Some(&(next_group, next_span)) = jobs.get(i + 1).filter(|_| depth > 1) {
-                // This span's buffers, those of the next, and what is left for writes.
-                self.finish_writes(depth - 2)?;
+        let mut to_begin = jobs.iter();
+        for &(group, span) in jobs {
+            // This span and, if there are buffers for it, the next.
+            while self.ahead.len() < depth.min(2) {
+                let Some(&(next_group, next_span)) = to_begin.next() else { break };
+                self.finish_writes(depth - 1 - self.ahead.len())?;
                 self.begin(&groups[next_group], next_span);
             }
             let pieces = self.ahead.pop_front().expect("begun above");

@@ -17,7 +17,9 @@ mod values;
 pub use error::RecipeError;
 pub use parse::{parse, read};
 pub use recipe::Recipe;
-pub use values::{DeviceName, KeepChoice, MaxGradNorm, MemorySize, MicroBatch, Sources, TargetNames, WarmupLength};
+pub use values::{
+    DeviceName, KeepChoice, MaxGradNorm, MemorySize, MicroBatch, Sources, TargetNames, WarmupLength, bytes_of,
+};
 
 #[cfg(test)]
 mod full_tests;

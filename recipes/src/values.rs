@@ -289,7 +289,7 @@ impl From<MemorySize> for Value {
 }
 
 /// Bytes of `8GB` (powers of ten), `8GiB` (powers of two) or `123B`.
-pub(crate) fn bytes_of(text: &str) -> Option<u64> {
+pub fn bytes_of(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (amount, unit) = (text[..digits].parse::<f64>().ok()?, text[digits..].trim());
     let unit_bytes: f64 = match unit.to_ascii_uppercase().as_str() {

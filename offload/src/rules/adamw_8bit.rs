@@ -72,9 +72,7 @@ fn quantize(quantizer: &Quantizer, values: &mut [f32; BLOCK_256], codes: &mut [u
     for value in values.iter_mut() {
         *value /= divisor;
     }
-    for (value, code) in values.iter().zip(codes) {
-        *code = quantizer.code(*value);
-    }
+    quantizer.codes(values, codes);
     absmax
 }
 

@@ -13,6 +13,8 @@ use std::sync::OnceLock;
 /// Upper halves of the `f32` bit patterns told apart: from 2^-23, below which every code is that of zero, to 1.
 const KEY_MIN: u32 = (127 - 23) << 7;
 const KEYS: usize = (127 << 7) - KEY_MIN as usize + 1;
+/// Entries of the table: [`KEYS`] for each sign, then unused ones, so that masking an index proves it in bounds.
+const ENTRIES: usize = (2 * KEYS).next_power_of_two();
 
 /// The 256 values of the dynamic map in ascending order.
 pub fn dynamic_map(signed: bool) -> [f32; 256] {
@@ -55,7 +57,7 @@ type Entry = u32;
 pub(super) struct Quantizer {
     pub map: [f32; 256],
     /// Entries for positive values, then for negative ones.
-    entries: [Entry; 2 * KEYS],
+    entries: [Entry; ENTRIES],
 }
 
 impl Quantizer {
@@ -73,20 +75,26 @@ impl Quantizer {
 
     fn new(map: [f32; 256]) -> Quantizer {
         let middles: Vec<f64> = map.windows(2).map(|pair| (f64::from(pair[0]) + f64::from(pair[1])) / 2.0).collect();
-        let entry = |i: usize| entry(&middles, KEY_MIN + (i % KEYS) as u32, i >= KEYS);
+        let entry = |i: usize| if i < 2 * KEYS { entry(&middles, KEY_MIN + (i % KEYS) as u32, i >= KEYS) } else { 0 };
         Quantizer { map, entries: std::array::from_fn(entry) }
     }
 
-    /// The code of `value`, which is in -1 to 1; others, and NaN, get a code at the end of their sign.
+    /// The codes of `values`, which are in -1 to 1; others, and NaN, get a code at the end of their sign.
+    ///
+    /// Only the look-up in the middle goes value by value, the rest is written for vector instructions.
     #[inline(always)]
-    pub fn code(&self, value: f32) -> u8 {
-        let bits = value.to_bits();
-        let magnitude = bits & 0x7fff_ffff;
-        let key = (magnitude >> 16).saturating_sub(KEY_MIN).min(KEYS as u32 - 1);
-        let entry = self.entries[key as usize + (bits >> 31) as usize * KEYS];
-        // All bits set if beyond. Shifts, because a comparison becomes a branch, and its outcome cannot be predicted.
-        let beyond = ((entry >> 16).wrapping_sub(bits & 0xffff) as i32 >> 31) as u32;
-        ((entry >> 8) + (entry & beyond)) as u8
+    pub fn codes(&self, values: &[f32; 256], codes: &mut [u8; 256]) {
+        let index: [u32; 256] = std::array::from_fn(|i| {
+            let bits = values[i].to_bits();
+            let key = (bits >> 16 & 0x7fff).clamp(KEY_MIN, KEY_MIN + KEYS as u32 - 1) - KEY_MIN;
+            key + (bits >> 31) * KEYS as u32
+        });
+        let entries: [Entry; 256] = std::array::from_fn(|i| self.entries[index[i] as usize % ENTRIES]);
+        for ((code, entry), value) in codes.iter_mut().zip(entries).zip(values) {
+            // All bits set if beyond.
+            let beyond = ((entry >> 16).wrapping_sub(value.to_bits() & 0xffff) as i32 >> 31) as u32;
+            *code = ((entry >> 8) + (entry & beyond)) as u8;
+        }
     }
 }
 
@@ -114,6 +122,15 @@ fn entry(middles: &[f64], key: u32, negative: bool) -> Entry {
 mod tests {
     use super::super::testing::values;
     use super::*;
+
+    impl Quantizer {
+        fn code(&self, value: f32) -> u8 {
+            let mut codes = [0; 256];
+            self.codes(&[value; 256], &mut codes);
+            assert!(codes.iter().all(|code| *code == codes[0]));
+            codes[0]
+        }
+    }
 
     fn nearest(map: &[f32; 256], value: f32) -> u8 {
         let distance = |i: &usize| (f64::from(map[*i]) - f64::from(value)).abs();

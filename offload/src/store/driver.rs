@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::EngineReport;
 use super::choice::{EngineParts, threads_after_loss};
 use super::engine::{Completion, Direction, Engine, Op};
-use super::extent::Slot;
-use super::files::is_full;
+use super::flight::{Flight, refusal};
 use super::inbox::{Inbox, Request};
-use super::{EngineKind, EngineReport};
 use crate::error::TierError;
 use crate::memory::PAGE;
 use crate::sync::lock;
@@ -40,18 +39,6 @@ pub(crate) struct DriverLinks {
     pub inbox: Arc<Inbox>,
     pub traffic: Arc<Vec<Counters>>,
     pub report: Arc<Mutex<EngineReport>>,
-}
-
-/// A request on its way.
-struct Flight {
-    request: Request,
-    slot: Slot,
-    /// Bytes that are through.
-    done: usize,
-    /// Tries since the last progress.
-    tries: u32,
-    /// The watchdog has answered; only the buffer is still held.
-    given_up: bool,
 }
 
 /// Extent and chunk: transfers of one chunk go one after another.
@@ -363,54 +350,6 @@ impl Drop for Driver {
             }
         }
     }
-}
-
-impl Request {
-    fn answer(self) {
-        // An error means that nobody waits; the buffer in it returns to its pool.
-        let _ = self.reply.send(Ok(self.buffer));
-    }
-
-    fn refuse(self, error: TierError) {
-        drop(self.buffer);
-        let _ = self.reply.send(Err(error));
-    }
-
-    fn refuse_stalled(self, seconds: f64) {
-        let error = self.place.stalled(seconds);
-        self.refuse(error);
-    }
-}
-
-impl Flight {
-    /// The error for what the system said.
-    fn failed(&self, source: io::Error, parts: &EngineParts) -> TierError {
-        let (file, tensor) = (&parts.layout.files[self.slot.path], &self.request.place.extent.tensor);
-        if is_full(&source) {
-            return file.no_space(tensor, (self.slot.len - self.done) as u64);
-        }
-        file.failed(self.request.direction.verb(), tensor, self.slot.offset + self.done as u64, source)
-    }
-
-    /// The error for a transfer that moved nothing.
-    fn ended(&self, parts: &EngineParts) -> TierError {
-        if self.request.direction == Direction::Write {
-            return self.failed(ErrorKind::WriteZero.into(), parts);
-        }
-        TierError::ShortFile {
-            path: parts.layout.files[self.slot.path].path.clone(),
-            end: self.slot.offset + self.done as u64,
-            tensor: self.request.place.extent.tensor.clone(),
-            missing_bytes: (self.slot.len - self.done) as u64,
-        }
-    }
-}
-
-/// Whether a completion says that io_uring itself does not work, rather than the disk.
-fn refusal(completion: &Completion, kind: EngineKind) -> Option<io::Error> {
-    let code = completion.result.as_ref().err()?.raw_os_error()?;
-    let refuses = matches!(code, libc::EPERM | libc::ENOSYS | libc::EINVAL | libc::EOPNOTSUPP);
-    (refuses && kind == EngineKind::IoUring).then(|| io::Error::from_raw_os_error(code))
 }
 
 /// The counters of all paths, at zero.

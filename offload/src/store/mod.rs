@@ -11,6 +11,7 @@ mod driver;
 pub(crate) mod engine;
 mod extent;
 mod files;
+mod flight;
 mod inbox;
 mod layout;
 mod opening;
