@@ -47,9 +47,10 @@ impl UpdateReport {
     }
 }
 
-/// Transfer buffers an update uses at most, if all arrays are on NVMe; the pool must have as many that nobody else waits for.
+/// Transfer buffers an update takes at most, if all arrays are on NVMe; `working` says whether there is a bf16 copy.
 ///
-/// With fewer it reads or writes less ahead; with fewer than a third of them it is refused. `working` says whether there is a bf16 copy.
+/// The pool must have as many besides those that others hold meanwhile, tickets not yet waited for included: an update waits for
+/// buffers. A pool of two thirds makes it wait for writes before it reads on, one third for reads too; with less it is refused.
 pub fn buffers_needed(rule: &Rule, working: bool) -> usize {
     SPANS_IN_FLIGHT * (2 + rule.states().len() + usize::from(working))
 }

@@ -79,7 +79,7 @@ fn quantize(quantizer: &Quantizer, values: &mut [f32; BLOCK_256], codes: &mut [u
 #[cfg(test)]
 mod tests {
     use super::super::dynamic_map;
-    use super::super::testing::{GROUP, run, slots, values};
+    use super::super::testing::{GROUP, elements, run, values};
     use super::*;
 
     const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 };
@@ -103,26 +103,22 @@ mod tests {
         let mut off = 0;
         for step in 1..=3 {
             let g = values(GROUP, 100 + step);
-            for slot in slots() {
-                for i in slot.start as usize..(slot.start + slot.len) as usize {
-                    let g = f64::from(g[i]) * 0.5;
-                    m[i] = 0.9 * m[i] + 0.1 * g;
-                    v[i] = 0.95 * v[i] + 0.05 * g * g;
-                    let (m_hat, v_hat) =
-                        (m[i] / (1.0 - 0.9f64.powi(step as i32)), v[i] / (1.0 - 0.95f64.powi(step as i32)));
-                    p[i] -= if slot.decay { 1e-2 / step as f64 * 0.1 * p[i] } else { 0.0 };
-                    p[i] -= 1e-2 / step as f64 * m_hat / (v_hat.sqrt() + 1e-8);
-                }
+            for (i, decay) in elements() {
+                let g = f64::from(g[i]) * 0.5;
+                m[i] = 0.9 * m[i] + 0.1 * g;
+                v[i] = 0.95 * v[i] + 0.05 * g * g;
+                let (m_hat, v_hat) =
+                    (m[i] / (1.0 - 0.9f64.powi(step as i32)), v[i] / (1.0 - 0.95f64.powi(step as i32)));
+                p[i] -= if decay { 1e-2 / step as f64 * 0.1 * p[i] } else { 0.0 };
+                p[i] -= 1e-2 / step as f64 * m_hat / (v_hat.sqrt() + 1e-8);
             }
             requantize(&mut m, &dynamic_map(true));
             requantize(&mut v, &dynamic_map(false));
         }
-        for slot in slots() {
-            for i in slot.start as usize..(slot.start + slot.len) as usize {
-                let difference = (f64::from(found.parameters[i]) - p[i]).abs();
-                off += usize::from(difference > 1e-6);
-                assert!(difference < 5e-3, "parameter {i}: {} instead of {}", found.parameters[i], p[i]);
-            }
+        for (i, _) in elements() {
+            let difference = (f64::from(found.parameters[i]) - p[i]).abs();
+            off += usize::from(difference > 1e-6);
+            assert!(difference < 5e-3, "parameter {i}: {} instead of {}", found.parameters[i], p[i]);
         }
         // A moment that lies within an f32 rounding of a border may take the other code.
         assert!(off * 1000 < GROUP, "{off} of {GROUP} parameters differ");

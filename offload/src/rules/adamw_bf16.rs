@@ -57,7 +57,7 @@ fn update_256(p: &mut [f32; BLOCK_256], g: &[f32; BLOCK_256], moments: Moments<'
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{GROUP, run_with_seed, slots, values};
+    use super::super::testing::{GROUP, elements, run_with_seed, values};
     use super::*;
 
     const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 };
@@ -69,32 +69,23 @@ mod tests {
         let (mut m, mut v) = (vec![0.0f64; GROUP], vec![0.0f64; GROUP]);
         for step in 1..=5u64 {
             let (g, rate) = (values(GROUP, 100 + step), 1e-2 / step as f64);
-            for slot in slots() {
-                for i in slot.start as usize..(slot.start + slot.len) as usize {
-                    let g = f64::from(g[i]) * 0.5;
-                    m[i] = 0.9 * m[i] + 0.1 * g;
-                    v[i] = 0.95 * v[i] + 0.05 * g * g;
-                    let (m_hat, v_hat) =
-                        (m[i] / (1.0 - 0.9f64.powi(step as i32)), v[i] / (1.0 - 0.95f64.powi(step as i32)));
-                    p[i] -= if slot.decay { rate * 0.1 * p[i] } else { 0.0 };
-                    p[i] -= rate * m_hat / (v_hat.sqrt() + 1e-8);
-                }
+            for (i, decay) in elements() {
+                let g = f64::from(g[i]) * 0.5;
+                m[i] = 0.9 * m[i] + 0.1 * g;
+                v[i] = 0.95 * v[i] + 0.05 * g * g;
+                let (m_hat, v_hat) =
+                    (m[i] / (1.0 - 0.9f64.powi(step as i32)), v[i] / (1.0 - 0.95f64.powi(step as i32)));
+                p[i] -= if decay { rate * 0.1 * p[i] } else { 0.0 };
+                p[i] -= rate * m_hat / (v_hat.sqrt() + 1e-8);
             }
         }
         let found_v: &[u16] = bytemuck::cast_slice(&found.states[1]);
         let mut bias = 0.0;
-        for slot in slots() {
-            for i in slot.start as usize..(slot.start + slot.len) as usize {
-                // Five roundings of at most one part in 128 each.
-                assert!((f64::from(widen(found_v[i])) - v[i]).abs() <= 5.0 / 128.0 * v[i], "second moment {i}");
-                assert!(
-                    (f64::from(found.parameters[i]) - p[i]).abs() < 2e-3,
-                    "{i}: {} not {}",
-                    found.parameters[i],
-                    p[i]
-                );
-                bias += f64::from(widen(found_v[i])) / v[i] - 1.0;
-            }
+        for (i, _) in elements() {
+            // Five roundings of at most one part in 128 each.
+            assert!((f64::from(widen(found_v[i])) - v[i]).abs() <= 5.0 / 128.0 * v[i], "second moment {i}");
+            assert!((f64::from(found.parameters[i]) - p[i]).abs() < 2e-3, "{i}: {} not {}", found.parameters[i], p[i]);
+            bias += f64::from(widen(found_v[i])) / v[i] - 1.0;
         }
         assert!((bias / GROUP as f64).abs() < 2e-4, "stochastic rounding is right on average: {}", bias / GROUP as f64);
     }

@@ -76,7 +76,7 @@ fn update_elements(p: &mut [f32], g: &[f32], m: &mut [f32], s: Scalars) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{GROUP, run, slots, values};
+    use super::super::testing::{GROUP, elements, run, values};
     use super::*;
 
     #[test]
@@ -87,27 +87,18 @@ mod tests {
         let (mut m, mut close) = (vec![0.0f64; GROUP], vec![false; GROUP]);
         for step in 1..=5u64 {
             let (g, rate) = (values(GROUP, 100 + step), 1e-2 / step as f64);
-            for slot in slots() {
-                for i in slot.start as usize..(slot.start + slot.len) as usize {
-                    let g = f64::from(g[i]) * 0.5;
-                    let direction = 0.9 * m[i] + 0.1 * g;
-                    close[i] |= direction.abs() < 1e-7;
-                    p[i] -= if slot.decay { rate * 0.3 * p[i] } else { 0.0 };
-                    p[i] -= rate * direction.signum();
-                    m[i] = 0.99 * m[i] + 0.01 * g;
-                }
+            for (i, decay) in elements() {
+                let g = f64::from(g[i]) * 0.5;
+                let direction = 0.9 * m[i] + 0.1 * g;
+                close[i] |= direction.abs() < 1e-7;
+                p[i] -= if decay { rate * 0.3 * p[i] } else { 0.0 };
+                p[i] -= rate * direction.signum();
+                m[i] = 0.99 * m[i] + 0.01 * g;
             }
         }
         assert!(close.iter().filter(|close| **close).count() < 10);
-        for slot in slots() {
-            for i in (slot.start as usize..(slot.start + slot.len) as usize).filter(|i| !close[*i]) {
-                assert!(
-                    (f64::from(found.parameters[i]) - p[i]).abs() < 1e-6,
-                    "{i}: {} not {}",
-                    found.parameters[i],
-                    p[i]
-                );
-            }
+        for (i, _) in elements().filter(|(i, _)| !close[*i]) {
+            assert!((f64::from(found.parameters[i]) - p[i]).abs() < 1e-6, "{i}: {} not {}", found.parameters[i], p[i]);
         }
     }
 }

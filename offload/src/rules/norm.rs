@@ -22,7 +22,7 @@ pub fn squared_norm(values: &[f32]) -> f64 {
 
 /// The sum of squares, block by block of 256 elements in ascending order.
 ///
-/// Spans of multiples of 256 elements give the same sum when their [`norms_of_256`] are added in ascending order.
+/// Spans of multiples of 256 elements give the same sum when the sums of their blocks are added in ascending order.
 pub fn squared_norm_by_256(values: &[f32]) -> f64 {
     norms_of_256(values).iter().fold(0.0, |sum, block| sum + block)
 }

@@ -81,7 +81,7 @@ fn update_momentum(p: &mut [f32], g: &[f32], m: &mut [f32], s: Scalars) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{GROUP, run, slots, values};
+    use super::super::testing::{GROUP, elements, run, values};
     use super::*;
 
     #[test]
@@ -92,18 +92,14 @@ mod tests {
             let mut m = vec![0.0f64; GROUP];
             for step in 1..=5u64 {
                 let g = values(GROUP, 100 + step);
-                for slot in slots() {
-                    for i in slot.start as usize..(slot.start + slot.len) as usize {
-                        let decay = if slot.decay { 0.1 * p[i] } else { 0.0 };
-                        m[i] = momentum * m[i] + f64::from(g[i]) * 0.5 + decay;
-                        p[i] -= 1e-2 / step as f64 * m[i];
-                    }
+                for (i, decay) in elements() {
+                    let decay = if decay { 0.1 * p[i] } else { 0.0 };
+                    m[i] = momentum * m[i] + f64::from(g[i]) * 0.5 + decay;
+                    p[i] -= 1e-2 / step as f64 * m[i];
                 }
             }
-            for slot in slots() {
-                for i in slot.start as usize..(slot.start + slot.len) as usize {
-                    assert!((f64::from(found.parameters[i]) - p[i]).abs() < 1e-6, "momentum {momentum}, parameter {i}");
-                }
+            for (i, _) in elements() {
+                assert!((f64::from(found.parameters[i]) - p[i]).abs() < 1e-6, "momentum {momentum}, parameter {i}");
             }
         }
     }

@@ -17,6 +17,11 @@ pub fn slots() -> Vec<SlotRange> {
     ]
 }
 
+/// The elements of the group that belong to slots, each with whether weight decay applies.
+pub fn elements() -> impl Iterator<Item = (usize, bool)> {
+    slots().into_iter().flat_map(|slot| (slot.start..slot.start + slot.len).map(move |i| (i as usize, slot.decay)))
+}
+
 /// `count` reproducible values in -1 to 1.
 pub fn values(count: usize, mut state: u64) -> Vec<f32> {
     let next = |_| {
@@ -28,13 +33,9 @@ pub fn values(count: usize, mut state: u64) -> Vec<f32> {
 
 /// [`values`] of a group: zero between the slots.
 pub fn group_values(seed: u64) -> Vec<f32> {
-    let mut all = values(GROUP, seed);
-    for (i, value) in all.iter_mut().enumerate() {
-        if !slots().iter().any(|slot| (slot.start..slot.start + slot.len).contains(&(i as u64))) {
-            *value = 0.0;
-        }
-    }
-    all
+    let (all, mut own) = (values(GROUP, seed), vec![0.0; GROUP]);
+    elements().for_each(|(i, _)| own[i] = all[i]);
+    own
 }
 
 /// A group's arrays after some updates.
