@@ -28,7 +28,6 @@ pub use error::TierError;
 pub use faults::FaultPlan;
 pub use group::{Group, GroupLayout, GroupPlaces};
 pub use host::host_memory_limit_bytes;
-pub use rules::adamw;
 pub use rules::{Rule, SlotRange, Step};
 pub use slab::{Slab, Slabs};
 pub use store::{EngineChoice, EngineKind, EngineReport, Extent, PathTraffic, Store, StoreOptions, Ticket};

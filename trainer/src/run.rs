@@ -51,6 +51,7 @@ fn train_here(job: Job, stop: &AtomicBool, events: &mut Listener<'_>) -> Result<
         tokens += metrics.tokens;
         run.metrics.step(&metrics)?;
         events(Event::Step(metrics));
+        run.tell_notes(events);
         if stop.load(Ordering::Relaxed) && run.standing.step < run.steps {
             return run.interrupted();
         }
@@ -178,6 +179,12 @@ impl Run {
     fn device_bytes(&self) -> u64 {
         let pool = self.learner.engine.residency.outer().device.memory_pool_usage();
         pool.map_or(self.learner.tiers.device.used_bytes(), |usage| usage.bytes_in_use)
+    }
+
+    /// What has changed in the tiers since the start: an engine that gave up, with its cost.
+    fn tell_notes(&self, events: &mut Listener<'_>) {
+        let notes = self.learner.tiers.nvme.as_ref().map(Store::notes).unwrap_or_default();
+        notes.into_iter().for_each(|note| events(Event::Note(note)));
     }
 
     /// Whether another step like the last would write more than the recipe allows.

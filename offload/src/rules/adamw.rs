@@ -8,10 +8,8 @@
 //! bias corrections are computed in `f64` and folded into two `f32` scalars.
 
 use multiversion::multiversion;
-use rayon::prelude::*;
 
-use super::blocks::{BLOCK, Block, TILE, for_each_block};
-pub use super::norm::squared_norm;
+use super::blocks::{Block, TILE, for_each_block};
 use super::{Rule, Span, SpanContext, Step, round_to_bf16};
 
 /// The constants of AdamW. PyTorch's defaults are 0.9, 0.999, 1e-8 and 1e-2; here every one is stated.
@@ -25,19 +23,6 @@ pub struct AdamW {
     pub epsilon: f64,
     /// Decoupled weight decay: the parameter shrinks by `learning_rate * weight_decay` each step.
     pub weight_decay: f64,
-}
-
-/// The arrays of an update; all have one length.
-#[derive(Debug)]
-pub struct AdamWState<'a> {
-    /// Parameters, updated.
-    pub parameters: &'a mut [f32],
-    /// Gradients.
-    pub gradients: &'a [f32],
-    /// First moment, updated; 0 before step 1.
-    pub first_moment: &'a mut [f32],
-    /// Second moment, updated; 0 before step 1.
-    pub second_moment: &'a mut [f32],
 }
 
 /// What one step multiplies by.
@@ -64,22 +49,6 @@ impl Scalars {
 }
 
 impl AdamW {
-    /// Performs update number `step` (the first is 1) with `gradient_scale * gradients` (the clip factor, else 1).
-    ///
-    /// # Panics
-    /// If the lengths differ or `step` is 0: both are our bugs.
-    pub fn update(&self, step: u64, learning_rate: f64, gradient_scale: f32, state: AdamWState<'_>) {
-        let AdamWState { parameters, gradients, first_moment, second_moment } = state;
-        let length = parameters.len();
-        assert!(step > 0, "the first step is number 1");
-        assert_eq!(gradients.len(), length, "gradients of {length} parameters");
-        assert!(first_moment.len() == length && second_moment.len() == length, "moments of {length} parameters");
-        let scalars = self.scalars(&Step { number: step, learning_rate, gradient_scale, seed: 0 });
-        let moments = first_moment.par_chunks_mut(BLOCK).zip(second_moment.par_chunks_mut(BLOCK));
-        let blocks = parameters.par_chunks_mut(BLOCK).zip(gradients.par_chunks(BLOCK)).zip(moments);
-        blocks.for_each(|((p, g), (m, v))| update_elements(p, g, m, v, scalars));
-    }
-
     pub(super) fn scalars(&self, step: &Step) -> Scalars {
         let correction = |beta: f64| 1.0 - beta.powf(step.number as f64);
         Scalars {
@@ -144,29 +113,28 @@ mod tests {
     use super::*;
 
     const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 };
-    const LENGTH: usize = 3 * BLOCK + 4_321;
+    const LENGTH: usize = 4_321;
 
-    /// Parameters and moments after `steps` updates, each made in pieces of `piece` elements.
-    fn run(adamw: AdamW, steps: u64, piece: usize) -> [Vec<f32>; 3] {
-        let (mut p, mut m, mut v) = (values(LENGTH, 1), vec![0.0; LENGTH], vec![0.0; LENGTH]);
-        for step in 1..=steps {
-            let g = values(LENGTH, 100 + step);
-            let moments = m.chunks_mut(piece).zip(v.chunks_mut(piece));
-            for ((p, g), (m, v)) in p.chunks_mut(piece).zip(g.chunks(piece)).zip(moments) {
-                let state = AdamWState { parameters: p, gradients: g, first_moment: m, second_moment: v };
-                adamw.update(step, 1e-2 / step as f64, 0.5, state);
-            }
-        }
-        [p, m, v]
+    fn update(
+        adamw: AdamW,
+        number: u64,
+        learning_rate: f64,
+        gradient_scale: f32,
+        [p, m, v]: [&mut [f32]; 3],
+        g: &[f32],
+    ) {
+        let step = Step { number, learning_rate, gradient_scale, seed: 0 };
+        update_elements(p, g, m, v, adamw.scalars(&step));
     }
 
     #[test]
     fn ten_updates_equal_the_same_updates_in_f64() {
-        let [found, ..] = run(ADAMW, 10, LENGTH);
-        let (mut p, mut m, mut v) = (values(LENGTH, 1), vec![0.0f64; LENGTH], vec![0.0f64; LENGTH]);
-        let mut parameters: Vec<f64> = p.drain(..).map(f64::from).collect();
+        let (mut found, mut m32, mut v32) = (values(LENGTH, 1), vec![0.0; LENGTH], vec![0.0; LENGTH]);
+        let (mut m, mut v) = (vec![0.0f64; LENGTH], vec![0.0f64; LENGTH]);
+        let mut parameters: Vec<f64> = found.iter().copied().map(f64::from).collect();
         for step in 1..=10u64 {
             let rate = 1e-2 / step as f64;
+            update(ADAMW, step, rate, 0.5, [&mut found, &mut m32, &mut v32], &values(LENGTH, 100 + step));
             for (i, g) in values(LENGTH, 100 + step).iter().enumerate() {
                 let g = f64::from(*g) * 0.5;
                 m[i] = 0.9 * m[i] + 0.1 * g;
@@ -186,26 +154,7 @@ mod tests {
     fn the_first_step_moves_by_the_learning_rate_against_the_sign_of_the_gradient() {
         let adamw = AdamW { weight_decay: 0.0, ..ADAMW };
         let (mut p, mut m, mut v) = ([1.0f32, 1.0], [0.0f32; 2], [0.0f32; 2]);
-        let state =
-            AdamWState { parameters: &mut p, gradients: &[3.0, -0.2], first_moment: &mut m, second_moment: &mut v };
-        adamw.update(1, 0.25, 1.0, state);
+        update(adamw, 1, 0.25, 1.0, [&mut p, &mut m, &mut v], &[3.0, -0.2]);
         assert!((p[0] - 0.75).abs() < 1e-6 && (p[1] - 1.25).abs() < 1e-6, "{p:?}");
-    }
-
-    #[test]
-    fn cutting_an_update_into_pieces_changes_no_bit() {
-        let whole = run(ADAMW, 3, LENGTH);
-        for piece in [1_000, 7_777, BLOCK, BLOCK + 1] {
-            assert!(run(ADAMW, 3, piece) == whole, "pieces of {piece}");
-        }
-    }
-
-    #[test]
-    fn one_and_two_threads_give_the_same_bits() {
-        let on = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| (run(ADAMW, 2, LENGTH), squared_norm(&values(LENGTH, 5)).to_bits()))
-        };
-        assert!(on(1) == on(2));
     }
 }

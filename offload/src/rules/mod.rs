@@ -29,7 +29,7 @@ pub use adamw::AdamW;
 pub use dynamic_map::dynamic_map;
 pub use lion::Lion;
 pub(crate) use norm::norms_of_256;
-pub use norm::{squared_norm, squared_norm_by_256};
+pub use norm::squared_norm_by_256;
 pub use round::round_to_bf16;
 pub use sgd::Sgd;
 

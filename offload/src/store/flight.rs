@@ -29,13 +29,15 @@ pub(super) struct Flight {
 impl Request {
     /// Gives the buffer back.
     pub(super) fn answer(self) {
+        // Before the caller knows: once it does, it may drop the extent and expect its place back.
+        drop(self.place);
         // An error means that nobody waits; the buffer in it returns to its pool.
         let _ = self.reply.send(Ok(self.buffer));
     }
 
     /// Answers with an error; the buffer returns to its pool.
     pub(super) fn refuse(self, error: TierError) {
-        drop(self.buffer);
+        drop((self.buffer, self.place));
         let _ = self.reply.send(Err(error));
     }
 
