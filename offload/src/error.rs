@@ -7,12 +7,20 @@
 use std::io;
 use std::path::PathBuf;
 
+/// Where in a file and for which tensor; nothing for errors that concern no tensor.
+fn place(offset: u64, tensor: &str) -> String {
+    match tensor {
+        "-" => String::new(),
+        tensor => format!(" at byte {offset}, tensor {tensor}"),
+    }
+}
+
 /// What went wrong in a tier. Offsets and sizes are bytes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TierError {
     /// The system refused an operation on a file.
-    #[error("{path}: cannot {operation} at byte {offset}, tensor {tensor}: {source}", path = path.display())]
+    #[error("{path}: cannot {operation}{}: {source}", place(*offset, tensor), path = path.display())]
     Io {
         /// What was tried, a verb.
         operation: &'static str,
