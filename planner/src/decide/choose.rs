@@ -114,6 +114,7 @@ impl Chooser<'_> {
     pub(super) fn choose(&self, machine: &Machine) -> Result<Choice, PlanError> {
         let precision = self.precision(machine);
         let fixed = self.fixed_keep()?;
+        self.check_host_classes()?;
         let (mut last, mut shortage) = (self.placement(0, 0), None);
         for placement in self.placements() {
             let choice = self.within(precision, placement, fixed.as_deref());
@@ -158,20 +159,22 @@ impl Chooser<'_> {
 
     /// The first `moved` classes leave the device, the first `deep` of them to NVMe; what the recipe fixed stays.
     fn placement(&self, moved: usize, deep: usize) -> Placement {
-        let tier = |order: usize, asked: TierChoice| match asked {
+        let tier = |order: usize, asked: TierChoice, nearest: Tier| match asked {
             TierChoice::Device => Tier::Device,
             TierChoice::Dram => Tier::Dram,
             TierChoice::Nvme => Tier::Nvme,
             TierChoice::Auto if order < deep => Tier::Nvme,
             TierChoice::Auto if order < moved => Tier::Dram,
-            TierChoice::Auto => Tier::Device,
+            TierChoice::Auto => nearest,
         };
+        // The update runs on the host, so beside a card its arrays are nearest in host memory.
+        let host = if self.device == DeviceChoice::Cpu { Tier::Device } else { Tier::Dram };
         let asked = &self.recipe.offload;
         Placement {
-            optimizer: tier(0, asked.optimizer),
-            gradients: tier(1, asked.gradients),
-            activations: tier(2, asked.activations),
-            weights: tier(3, asked.weights),
+            optimizer: tier(0, asked.optimizer, host),
+            gradients: tier(1, asked.gradients, host),
+            activations: tier(2, asked.activations, Tier::Device),
+            weights: tier(3, asked.weights, Tier::Device),
         }
     }
 
@@ -187,6 +190,15 @@ impl Chooser<'_> {
         match fixed {
             Some(keep) => choice(micro_batch, keep.to_vec()),
             None => choice(micro_batch, self.auto_keep(placement, |keep| self.fits(&choice(micro_batch, keep)))),
+        }
+    }
+
+    fn check_host_classes(&self) -> Result<(), PlanError> {
+        let offload = &self.recipe.offload;
+        let classes = [("offload.optimizer", offload.optimizer), ("offload.gradients", offload.gradients)];
+        match classes.into_iter().find(|(_, asked)| *asked == TierChoice::Device) {
+            Some((key, _)) if self.device != DeviceChoice::Cpu => Err(PlanError::UpdateOnHost { key }),
+            _ => Ok(()),
         }
     }
 

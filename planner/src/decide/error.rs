@@ -74,6 +74,12 @@ pub enum PlanError {
         /// `method.train_head`
         head: bool,
     },
+    /// A class that the update works on is to live on a card.
+    #[error("{key} = \"device\" with a card: the update runs on the host; take \"dram\" or \"nvme\"")]
+    UpdateOnHost {
+        /// The key, dotted.
+        key: &'static str,
+    },
     /// `train.keep = N` names more blocks than there are.
     #[error("train.keep = {asked}, but the model has {blocks} blocks; expected 0 to {blocks}")]
     KeepBeyondBlocks {

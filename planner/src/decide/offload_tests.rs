@@ -115,10 +115,16 @@ fn on_a_card_classes_go_to_host_memory_first_and_to_nvme_where_that_is_short() {
     use Tier::{Device as D, Dram as H, Nvme as N};
     let shrinking = || (100..900).rev().map(|tens| tens * 5_000_000);
     let roomy_host = placements(&[NVME], shrinking().map(|bytes| card(bytes, 24_000_000_000)));
-    assert_eq!(roomy_host, [[D, D, D, D], [H, D, D, D], [H, H, D, D], [H, H, H, D], [H, H, H, H]]);
+    assert_eq!(roomy_host, [[H, H, D, D], [H, H, H, D], [H, H, H, H]]);
     let little_card = placements(&[NVME], shrinking().map(|bytes| card(1_300_000_000, bytes)));
     assert_eq!(little_card.first(), Some(&[H, H, H, H]));
     assert_eq!(little_card.last(), Some(&[N, N, N, N]));
+}
+
+#[test]
+fn update_on_a_card_is_refused_by_name() {
+    let error = with(&card(20_000_000_000, 24_000_000_000), &["offload.gradients=device"]).unwrap_err();
+    assert_eq!(error, PlanError::UpdateOnHost { key: "offload.gradients" });
 }
 
 #[test]
