@@ -5,10 +5,13 @@
 //! Never: a mock of the thing under test.
 #![allow(clippy::unwrap_used)]
 
+mod bigger_than_memory;
 mod cli;
+mod control_group;
 mod offload;
 mod parity;
 mod plans;
 mod smollm2;
 mod survival;
 mod tidy;
+mod tiers;

@@ -54,6 +54,7 @@ pub fn plan(model: &Path, set: &[&str]) -> (Weights, Plan) {
         cores: 2,
         fast_bf16: false,
         cuda_available_bytes: Vec::new(),
+        io: Vec::new(),
     };
     let plan = planner::plan(&recipe, weights.spec().clone(), &machine).unwrap();
     (weights, plan)

@@ -213,6 +213,8 @@ impl File {
             path: self.path.clone(),
             source: GgufError::NoTensor { name: name.to_string(), count: self.tensors().len() },
         })?;
-        Ok(info.kind.decode(&self.map[info.extent.clone()]))
+        let values = info.kind.decode(&self.map[info.extent.clone()]);
+        self.map.forget(info.extent.clone());
+        Ok(values)
     }
 }

@@ -140,12 +140,20 @@ impl TensorFile {
             Dtype::F16 => bytes.as_chunks().0.iter().map(|&word| f16::from_le_bytes(word).to_f32()).collect(),
             _ => bytes.as_chunks().0.iter().map(|&word| bf16::from_le_bytes(word).to_f32()).collect(),
         };
+        self.map.forget(entry.extent.clone());
         Ok(HostTensor { shape: entry.shape.clone(), data })
     }
 
     /// A tensor's bytes as they stand in the file, whatever their format.
     pub fn bytes_of(&self, name: &str) -> Result<&[u8], TensorsError> {
         Ok(&self.map[self.entry(name)?.extent.clone()])
+    }
+
+    /// Gives the memory of a tensor's bytes back; they are read from the file again when they are asked for.
+    pub fn forget(&self, name: &str) {
+        if let Ok(entry) = self.entry(name) {
+            self.map.forget(entry.extent.clone());
+        }
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, TensorsError> {

@@ -7,10 +7,10 @@
 use std::fs;
 
 use anyhow::Context;
-use planner::Machine;
+use planner::{IoProfile, Machine};
 
-/// Reads everything a plan depends on.
-pub fn read() -> anyhow::Result<Machine> {
+/// Reads everything a plan depends on; `io` was measured now or earlier.
+pub fn read(io: Vec<IoProfile>) -> anyhow::Result<Machine> {
     let info =
         fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo; only Linux tells its memory so far")?;
     let field = |name: &str| {
@@ -24,6 +24,7 @@ pub fn read() -> anyhow::Result<Machine> {
         cores: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
         fast_bf16: fast_bf16(),
         cuda_available_bytes: cuda_available_bytes(),
+        io,
     })
 }
 

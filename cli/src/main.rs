@@ -8,6 +8,7 @@ mod args;
 mod bench;
 mod data;
 mod failure;
+mod io_profile;
 mod machine;
 mod plan;
 mod prepare;

@@ -12,20 +12,22 @@ use planner::units::bytes_text;
 
 use crate::args::PlanArguments;
 use crate::failure::{Failure, OrFail};
-use crate::prepare;
+use crate::io_profile::Origin;
+use crate::prepare::{self, Prepared};
 
 /// Plans and prints on stdout.
 pub fn print(arguments: &PlanArguments) -> Result<(), Failure> {
     let prepared = prepare::prepare(&prepare::recipe(&arguments.recipe)?)?;
     match arguments.json {
         true => println!("{}", serde_json::to_string_pretty(&prepared.plan).or_run()?),
-        false => print!("{}", text(&prepared.plan)),
+        false => print!("{}", text(&prepared)),
     }
     Ok(())
 }
 
 /// The plan for people.
-pub fn text(plan: &Plan) -> String {
+pub fn text(prepared: &Prepared) -> String {
+    let plan = &prepared.plan;
     let lines = [
         ("plan", plan.name.clone()),
         ("device", device(plan.device)),
@@ -36,7 +38,7 @@ pub fn text(plan: &Plan) -> String {
         ("optimizer", optimizer(plan)),
         ("evaluation", evaluation(plan.evaluation.as_ref())),
         ("blocks", blocks(&plan.model)),
-        ("offload", offload(&plan.offload)),
+        ("offload", offload(&plan.offload, prepared.transfers)),
         ("memory", memory(&plan.memory)),
     ];
     let mut out = String::new();
@@ -145,7 +147,7 @@ fn blocks(model: &ModelPlan) -> String {
     format!("{retained} retain their graph, {} recompute it", model.keep.len() - retained)
 }
 
-fn offload(offload: &OffloadPlan) -> String {
+fn offload(offload: &OffloadPlan, transfers: Origin) -> String {
     let tier = |tier| match tier {
         Tier::Device => "device",
         Tier::Dram => "dram",
@@ -166,7 +168,13 @@ fn offload(offload: &OffloadPlan) -> String {
     let chunk = bytes_text(offload.buffer_bytes());
     let bound =
         offload.write_budget_bytes.map_or(String::new(), |bytes| format!(", at most {} written", bytes_text(bytes)));
-    format!("{classes}{update}; {} in chunks of {chunk}, depth {}{bound}", paths.join(", "), offload.queue_depth)
+    let (paths, depth) = (paths.join(", "), offload.queue_depth);
+    let origin = match transfers {
+        Origin::Recipe => "",
+        Origin::Measured => " as measured",
+        Origin::Usual => " (not measured yet)",
+    };
+    format!("{classes}{update}; {paths} in chunks of {chunk}, depth {depth}{origin}{bound}")
 }
 
 fn memory(memory: &MemoryPlan) -> String {

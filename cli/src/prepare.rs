@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use checkpoints::source::{FetchEvent, FetchOptions, Place};
 use checkpoints::weights::Weights;
+use planner::IoProfile;
 use planner::plan::Plan;
 use recipes::Recipe;
 
 use crate::args::RecipeArguments;
 use crate::failure::{Failure, OrFail};
+use crate::io_profile::{self, Origin};
 use crate::{machine, progress};
 
 /// Everything that is known before a run directory is made.
@@ -22,6 +24,8 @@ pub struct Prepared {
     pub recipe: Recipe,
     /// What will be done.
     pub plan: Plan,
+    /// Where the plan's numbers of transfers to NVMe come from.
+    pub transfers: Origin,
     /// The opened model.
     pub weights: Weights,
 }
@@ -54,15 +58,20 @@ fn must_be_a_file(key: &str, path: &Path) -> anyhow::Result<()> {
 
 /// Fetches and opens the model, then plans.
 pub fn prepare(recipe: &Recipe) -> Result<Prepared, Failure> {
-    let machine = machine::read().or_run()?;
     let path = fetch(recipe)?;
-    let weights = Weights::open(&path).or_input()?;
+    planned(recipe, Weights::open(&path).or_input()?, io_profile::known(recipe))
+}
+
+/// Plans with what was measured on the recipe's drives.
+pub fn planned(recipe: &Recipe, weights: Weights, io: Vec<IoProfile>) -> Result<Prepared, Failure> {
+    let transfers = io_profile::origin(recipe, &io);
+    let machine = machine::read(io).or_run()?;
     let plan =
         planner::plan(recipe, weights.spec().clone(), &machine).map_err(|error| match error.is_does_not_fit() {
             true => Failure::DoesNotFit(error.into()),
             false => Failure::Input(error.into()),
         })?;
-    Ok(Prepared { recipe: planner::resolved(recipe, &plan), plan, weights })
+    Ok(Prepared { recipe: planner::resolved(recipe, &plan), plan, transfers, weights })
 }
 
 fn fetch(recipe: &Recipe) -> Result<PathBuf, Failure> {
@@ -81,7 +90,7 @@ fn fetch(recipe: &Recipe) -> Result<PathBuf, Failure> {
 }
 
 /// `$TUNE_CACHE`, else `$XDG_CACHE_HOME/tune`, else `~/.cache/tune`.
-fn cache_folder() -> anyhow::Result<PathBuf> {
+pub fn cache_folder() -> anyhow::Result<PathBuf> {
     if let Some(folder) = variable("TUNE_CACHE") {
         return Ok(PathBuf::from(folder));
     }

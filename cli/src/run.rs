@@ -15,10 +15,10 @@ use trainer::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary};
 
 use crate::args::RunArguments;
 use crate::failure::{Failure, OrFail};
-use crate::plan;
 use crate::prepare::{self, Prepared};
 use crate::progress::{Progress, StepLine, clock};
 use crate::run_directory::{self, RunDirectory};
+use crate::{io_profile, plan};
 
 /// Trains and prints the results.
 pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
@@ -28,12 +28,15 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
         true => recipe = run_directory::continued(&folder, &recipe)?,
         false => run_directory::check_unused(&folder)?,
     }
-    let prepared = prepare::prepare(&recipe)?;
+    let mut prepared = prepare::prepare(&recipe)?;
     if arguments.resume {
         run_directory::check_unchanged(&folder, &prepared.recipe)?;
     }
     let mut progress = Progress::new();
-    progress.note(plan::text(&prepared.plan).trim_end());
+    if let Some(io) = io_profile::measure(&recipe, &prepared.plan, &mut |line| progress.note(line))? {
+        prepared = prepare::planned(&recipe, prepared.weights, io)?;
+    }
+    progress.note(plan::text(&prepared).trim_end());
     let stop = stop_flag().or_run()?;
     let directory = RunDirectory::open(&folder, &prepared)?;
     let planned_bytes = prepared.plan.memory.peak_bytes;
@@ -52,6 +55,10 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
         Err(error) if error.is_bad_input() => {
             directory.discard();
             Err(Failure::Input(error.into()))
+        }
+        Err(error) if error.is_does_not_fit() => {
+            directory.discard();
+            Err(Failure::DoesNotFit(error.into()))
         }
         Err(error) => Err(Failure::Run(error.into())),
     }

@@ -5,8 +5,11 @@
 //! Never: writes; reads ahead of need.
 
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
+
+/// Largest page of the processors that this program runs on.
+const PAGE_BYTES: usize = 1 << 16;
 
 /// Why a file could not be mapped.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,22 @@ impl Deref for MappedFile {
 
     fn deref(&self) -> &[u8] {
         self.map.as_deref().unwrap_or(&[])
+    }
+}
+
+impl MappedFile {
+    /// Gives the memory of a range back: its pages leave this process and come from the file again when they are read.
+    /// Whole pages only; what shares a page with other bytes stays.
+    pub fn forget(&self, range: Range<usize>) {
+        let Some(map) = &self.map else { return };
+        let (start, end) =
+            (range.start.next_multiple_of(PAGE_BYTES), range.end.min(map.len()) / PAGE_BYTES * PAGE_BYTES);
+        #[cfg(unix)]
+        if start < end {
+            // SAFETY: the mapping is read-only and of a file: no page of it holds anything that is not in the file.
+            // Advice that the kernel refuses changes nothing.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+        }
     }
 }
 
@@ -66,6 +85,29 @@ mod tests {
         assert_eq!(&*map_file(&path).unwrap(), b"seven b");
         std::fs::write(&path, b"").unwrap();
         assert!(map_file(&path).unwrap().is_empty());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_forgotten_range_takes_no_memory_and_reads_as_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bytes");
+        let bytes: Vec<u8> = (0..64u32 << 20).map(|at| (at % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let map = map_file(&path).unwrap();
+        assert!(*map == bytes);
+        let before = mapped_bytes();
+        map.forget(100..bytes.len());
+        let after = mapped_bytes();
+        assert!(before - after > 60 << 20, "{before} bytes of files in memory, then {after}");
+        assert!(*map == bytes);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn mapped_bytes() -> i64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssFile:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<i64>().unwrap() * 1024
     }
 
     #[test]

@@ -6,8 +6,9 @@
 
 mod choose;
 mod error;
+mod transfers;
 
-use recipes::recipe::{MethodSection, TierChoice, UpdateDuringBackward};
+use recipes::recipe::{ChunkSize, MethodSection, QueueDepth, TierChoice, UpdateDuringBackward};
 use recipes::{DeviceName, KeepChoice, MaxGradNorm, MemorySize, MicroBatch, Recipe, TargetNames, WarmupLength, recipe};
 
 use crate::architecture::{DecoderSpec, Linear};
@@ -15,6 +16,7 @@ use crate::machine::Machine;
 use crate::memory::{Placement, Sizes};
 use crate::plan::*;
 use choose::{Budgets, Choice, Chooser};
+use transfers::{Transfers, transfers};
 
 pub use error::PlanError;
 
@@ -31,7 +33,9 @@ pub fn plan(recipe: &Recipe, spec: DecoderSpec, machine: &Machine) -> Result<Pla
     let (method, optimizer) = (method(recipe, &spec)?, optimizer(recipe));
     let budgets = Budgets::of(recipe, machine, device)?;
     let sizes = Sizes::of(&spec, &method);
-    let chooser = Chooser { sizes, recipe, spec: &spec, device, budgets, method: &method, optimizer: &optimizer };
+    let transfers = transfers(recipe, machine);
+    let chooser =
+        Chooser { sizes, recipe, spec: &spec, device, budgets, method: &method, optimizer: &optimizer, transfers };
     let choice = chooser.choose(machine)?;
     let evaluation = recipe.eval.as_ref().map(|eval| chooser.evaluation(eval, choice.precision));
     let memory = chooser.shape(&choice).plan(budgets.memory_bytes);
@@ -41,7 +45,7 @@ pub fn plan(recipe: &Recipe, spec: DecoderSpec, machine: &Machine) -> Result<Pla
         data: data(recipe),
         train: train(recipe, choice.micro_batch),
         schedule: schedule(recipe),
-        offload: offload(recipe, &choice, &budgets),
+        offload: offload(recipe, &choice, &budgets, transfers),
         checkpoint: CheckpointPlan {
             every_steps: recipe.checkpoint.every_steps,
             keep_last: recipe.checkpoint.keep_last,
@@ -94,6 +98,8 @@ fn resolved_offload(asked: &recipe::OffloadSection, plan: &OffloadPlan) -> recip
         activations: choice(plan.activations),
         dram_budget: MemorySize::Bytes(plan.dram_budget_bytes),
         device_budget: MemorySize::Bytes(plan.device_budget_bytes),
+        chunk: ChunkSize::Bytes(plan.buffer_bytes()),
+        queue_depth: QueueDepth::Transfers(plan.queue_depth),
         update_during_backward: match plan.update_during_backward {
             true => UpdateDuringBackward::Yes,
             false => UpdateDuringBackward::No,
@@ -209,7 +215,7 @@ fn optimizer(recipe: &Recipe) -> OptimizerPlan {
     }
 }
 
-fn offload(recipe: &Recipe, choice: &Choice, budgets: &Budgets) -> OffloadPlan {
+fn offload(recipe: &Recipe, choice: &Choice, budgets: &Budgets, transfers: Transfers) -> OffloadPlan {
     let asked = &recipe.offload;
     let Placement { weights, gradients, optimizer, activations } = choice.placement;
     OffloadPlan {
@@ -223,8 +229,8 @@ fn offload(recipe: &Recipe, choice: &Choice, budgets: &Budgets) -> OffloadPlan {
             recipe::EngineChoice::IoUring => IoEngine::IoUring,
             recipe::EngineChoice::Threads => IoEngine::Threads,
         },
-        span_elements: (asked.chunk.0 / 4) as usize,
-        queue_depth: asked.queue_depth,
+        span_elements: (transfers.chunk_bytes / 4) as usize,
+        queue_depth: transfers.queue_depth,
         buffers: IO_BUFFERS,
         device_budget_bytes: budgets.device_bytes,
         dram_budget_bytes: budgets.dram_bytes,

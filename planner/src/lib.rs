@@ -13,4 +13,4 @@ pub mod plan;
 pub mod units;
 
 pub use decide::{PlanError, plan, resolved};
-pub use machine::Machine;
+pub use machine::{IoProfile, Machine};

@@ -4,6 +4,8 @@
 //! Out:   the budget of a device.
 //! Never: reads the system itself, so that the same numbers give the same plan anywhere.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::plan::DeviceChoice;
@@ -26,6 +28,23 @@ pub struct Machine {
     pub fast_bf16: bool,
     /// Free memory of each CUDA card this build can use, bytes.
     pub cuda_available_bytes: Vec<u64>,
+    /// What was measured on the drives, now or earlier; a directory that was never measured is absent.
+    pub io: Vec<IoProfile>,
+}
+
+/// How a directory's drive is best read and written, measured once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoProfile {
+    /// The directory, as a recipe names it.
+    pub path: PathBuf,
+    /// Bytes of one transfer.
+    pub chunk_bytes: u64,
+    /// Transfers in flight.
+    pub queue_depth: usize,
+    /// Rate of reading that way.
+    pub read_bytes_per_second: u64,
+    /// Rate of writing over what was written before that way.
+    pub write_bytes_per_second: u64,
 }
 
 impl Machine {

@@ -4,7 +4,7 @@
 //! Out:   nothing, or [`RecipeError::Range`].
 //! Never: looks at files or the machine.
 
-use crate::recipe::{MethodSection, TierChoice, UpdateDuringBackward};
+use crate::recipe::{ChunkSize, MethodSection, QueueDepth, TierChoice, UpdateDuringBackward};
 use crate::{MaxGradNorm, MicroBatch, Recipe, RecipeError};
 
 /// Smallest and largest `offload.chunk`, bytes.
@@ -104,11 +104,14 @@ fn check_offload(recipe: &Recipe) -> Result<(), RecipeError> {
         let holds = !path.as_os_str().is_empty() && !offload.nvme[..index].contains(path);
         demand(holds, "offload.nvme", format!("{path:?}"), "expected different directories, each named once")?;
     }
-    let chunk = offload.chunk.0;
-    let holds = CHUNK_BYTES.contains(&chunk) && chunk.is_multiple_of(CHUNK_ALIGNMENT_BYTES);
-    demand(holds, "offload.chunk", format!("\"{chunk}B\""), "expected \"64KiB\" to \"64MiB\", a multiple of 4 KiB")?;
-    let depth = offload.queue_depth;
-    demand((1..=4096).contains(&depth), "offload.queue_depth", depth, "expected 1 to 4096")?;
+    if let ChunkSize::Bytes(chunk) = offload.chunk {
+        let holds = CHUNK_BYTES.contains(&chunk) && chunk.is_multiple_of(CHUNK_ALIGNMENT_BYTES);
+        let expected = "expected \"64KiB\" to \"64MiB\", a multiple of 4 KiB";
+        demand(holds, "offload.chunk", format!("\"{chunk}B\""), expected)?;
+    }
+    if let QueueDepth::Transfers(depth) = offload.queue_depth {
+        demand((1..=4096).contains(&depth), "offload.queue_depth", depth, "expected 1 to 4096")?;
+    }
     if let Some(budget) = offload.write_budget_tb {
         let holds = budget.is_finite() && budget > 0.0 && budget <= 1e6;
         demand(holds, "offload.write_budget_tb", budget, "expected > 0 and at most 1000000, or leave the key out")?;

@@ -25,8 +25,7 @@
 //! | `offload.weights`, `.gradients`, `.optimizer`, `.activations` | `"auto"` | the device if all fits there |
 //! | `offload.nvme` | [] | no drive is written to unasked |
 //! | `offload.dram_budget`, `offload.device_budget`, `offload.engine` | `"auto"` | |
-//! | `offload.chunk` | `"4MiB"` | 1 Mi parameters a transfer |
-//! | `offload.queue_depth` | 32 | |
+//! | `offload.chunk`, `offload.queue_depth` | `"auto"` | what was measured on the drives |
 //! | `offload.update_during_backward` | `"auto"` | yes where gradients are not clipped |
 //! | `checkpoint.keep_last` | 2 | |
 //! | `eval.exact_match` | false | |
@@ -38,7 +37,7 @@
 //! own), `offload.write_budget_tb` (no bound), `checkpoint.every_steps` (at the end only), `[eval]` (no evaluation), `eval.every_steps`
 //! (before and after only), `eval.max_rows` (all rows), a source's `format` (decided by the first row).
 
-use crate::recipe::{ChunkSize, OptimizerKind};
+use crate::recipe::OptimizerKind;
 use crate::values::{KeepChoice, MaxGradNorm, MicroBatch, TargetNames, WarmupLength};
 
 pub(crate) fn targets() -> TargetNames {
@@ -81,14 +80,6 @@ pub(crate) fn epsilon(kind: OptimizerKind) -> f64 {
         kind if kind.has_epsilon() => 1e-8,
         _ => 0.0,
     }
-}
-
-pub(crate) fn chunk() -> ChunkSize {
-    ChunkSize(4 << 20)
-}
-
-pub(crate) fn queue_depth() -> usize {
-    32
 }
 
 pub(crate) fn max_grad_norm() -> MaxGradNorm {

@@ -126,7 +126,7 @@ fn absent_offload_keys_get_the_documented_defaults() {
     let offload = parse_text("[offload]\nnvme = [\"/var/tmp\"]\n", "").unwrap().offload;
     assert_eq!(offload, OffloadSection::default());
     assert_eq!((offload.weights, offload.engine), (TierChoice::Auto, EngineChoice::Auto));
-    assert_eq!((offload.chunk, offload.queue_depth), (ChunkSize(4_194_304), 32));
+    assert_eq!((offload.chunk, offload.queue_depth), (ChunkSize::Auto, QueueDepth::Auto));
     assert_eq!((offload.nvme.len(), offload.write_budget_tb), (0, None));
     assert_eq!(offload.update_during_backward, UpdateDuringBackward::Auto);
 }
@@ -139,6 +139,7 @@ fn resolved_offload_text_reads_back_as_the_same_recipe() {
         "offload.dram_budget=1GiB",
         "offload.engine=io_uring",
         "offload.chunk=1MiB",
+        "offload.queue_depth=auto",
         "offload.write_budget_tb=0.5",
         "offload.update_during_backward=false",
         "optimizer.kind=sgd",
@@ -147,9 +148,14 @@ fn resolved_offload_text_reads_back_as_the_same_recipe() {
     let recipe = parse_with(&set).unwrap();
     let text = recipe.to_toml();
     assert_eq!(parse(&text, "again.toml", &[]).unwrap(), recipe);
-    for shown in
-        ["engine = \"io_uring\"", "chunk = \"1048576B\"", "weights = \"nvme\"", "momentum = 0.9", "train_head = true"]
-    {
+    for shown in [
+        "engine = \"io_uring\"",
+        "chunk = \"1048576B\"",
+        "queue_depth = \"auto\"",
+        "weights = \"nvme\"",
+        "momentum = 0.9",
+        "train_head = true",
+    ] {
         assert!(text.contains(shown), "{shown} is not in:\n{text}");
     }
     assert!(!text.contains("betas"), "{text}");
@@ -172,8 +178,9 @@ fn offload_values_out_of_range_are_refused_with_their_number() {
         ("offload.chunk=32KiB", "offload.chunk = \"32768B\"; expected \"64KiB\" to \"64MiB\""),
         ("offload.chunk=128MiB", "offload.chunk = \"134217728B\""),
         ("offload.chunk=100000B", "a multiple of 4 KiB"),
-        ("offload.chunk=4", "expected a size such as \"4MiB\""),
+        ("offload.chunk=4", "expected \"auto\" or a size such as \"4MiB\""),
         ("offload.queue_depth=0", "offload.queue_depth = 0; expected 1 to 4096"),
+        ("offload.queue_depth=many", "expected \"auto\" or 1 to 4096"),
         ("offload.write_budget_tb=0.0", "offload.write_budget_tb = 0; expected > 0"),
         ("offload.nvme=[\"/a\", \"/b\", \"/a\"]", "offload.nvme = \"/a\"; expected different directories"),
         ("offload.nvme=[\"\"]", "offload.nvme = \"\""),

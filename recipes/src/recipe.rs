@@ -16,7 +16,7 @@ mod offload;
 pub(crate) mod optimizer;
 
 pub use method::{FullSection, LoraSection, MethodSection};
-pub use offload::{ChunkSize, EngineChoice, OffloadSection, TierChoice, UpdateDuringBackward};
+pub use offload::{ChunkSize, EngineChoice, OffloadSection, QueueDepth, TierChoice, UpdateDuringBackward};
 pub use optimizer::{OptimizerKind, OptimizerSection};
 
 /// A whole recipe.

@@ -27,7 +27,7 @@ pub enum KeptInput {
 }
 
 enum Job {
-    Put(usize, Tensor<2>),
+    Put(usize, Box<Tensor<2>>),
     Fetch(usize),
 }
 
@@ -73,7 +73,7 @@ impl Activations {
         match &self.mover {
             None => KeptInput::Here(Box::new(x_td)),
             Some(mover) => {
-                self.stalls.time(Cause::Activations, || mover.send(Job::Put(index, x_td)));
+                self.stalls.time(Cause::Activations, || mover.send(Job::Put(index, Box::new(x_td))));
                 KeptInput::Away(index)
             }
         }
@@ -158,7 +158,7 @@ fn serve(mut arrays: Vec<Option<Array>>, shape: &Shape, todo: &Receiver<Job>, re
             Job::Put(index, x_td) => {
                 rows[index] = x_td.dims()[0];
                 let array = arrays[index].as_mut().expect("recomputed blocks have a place");
-                failed[index] = put(array, x_td, shape).err();
+                failed[index] = put(array, *x_td, shape).err();
             }
             Job::Fetch(index) => {
                 let array = arrays[index].as_ref().expect("recomputed blocks have a place");

@@ -71,7 +71,7 @@ struct Graph {
 
 /// The leaves of a block's graph that want a gradient.
 enum Trained {
-    Factors(BlockAdapters),
+    Factors(Box<BlockAdapters>),
     Weights(Block),
 }
 
@@ -138,10 +138,9 @@ impl Walk<'_> {
             return Ok(micro);
         }
         let incoming = self.backward_through_blocks(kept, loss.dx_td)?;
-        if let (Some(incoming), Some(flat)) = (incoming, &mut flat) {
-            if let Some(embedding) = self.outer_slice(flat, EMBEDDING) {
-                self.outer.embedding_gradient(incoming, &batch.tokens, embedding);
-            }
+        let embedding = flat.as_mut().and_then(|flat| self.outer_slice(flat, EMBEDDING));
+        if let (Some(incoming), Some(embedding)) = (incoming, embedding) {
+            self.outer.embedding_gradient(incoming, &batch.tokens, embedding);
         }
         if let Some(flat) = flat {
             self.optimizer.gradient(n_layers, flat, self.pass.finish);
@@ -204,7 +203,7 @@ impl Walk<'_> {
                 let pairs = adapters.pairs.each_ref().map(|known| known.as_ref().map(pair));
                 let adapters = BlockAdapters { pairs, scale: adapters.scale, dropout: self.dropout() };
                 let output = block.forward(spec, input.clone(), &self.context, &adapters);
-                Graph { input, output, trained: Trained::Factors(adapters) }
+                Graph { input, output, trained: Trained::Factors(Box::new(adapters)) }
             }
         }
     }
@@ -215,7 +214,7 @@ impl Walk<'_> {
         let mut gradients = kernels::seed_gradient(output, incoming).backward();
         let layout = &self.engine.parameters.layout()[index];
         let flat = match trained {
-            Trained::Factors(adapters) => factor_gradients(adapters, layout, &mut gradients),
+            Trained::Factors(adapters) => factor_gradients(*adapters, layout, &mut gradients),
             Trained::Weights(block) => weight_gradients(block, layout, &mut gradients),
         };
         let before = input.grad_remove(&mut gradients);

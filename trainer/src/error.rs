@@ -13,6 +13,7 @@ use checkpoints::peft::PeftError;
 use checkpoints::weights::WeightsError;
 use datasets::DataError;
 use offload::error::TierError;
+use planner::units::bytes_text;
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +108,7 @@ pub enum TrainError {
     #[error(
         "stopped after step {step}: {} of offload.write_budget_tb's {} are written, and a step writes {}; \
          {} is complete: raise offload.write_budget_tb and go on with --resume",
-        terabytes(*written_bytes), terabytes(*budget_bytes), terabytes(*step_bytes), checkpoint.display()
+        bytes_text(*written_bytes), bytes_text(*budget_bytes), bytes_text(*step_bytes), checkpoint.display()
     )]
     WriteBudget {
         /// Updates done.
@@ -120,6 +121,34 @@ pub enum TrainError {
         written_bytes: u64,
         /// Written by the last step.
         step_bytes: u64,
+    },
+    /// The write budget does not cover the next step. Nothing was trained in this process.
+    #[error(
+        "does not fit: offload.write_budget_tb allows {} in all: {} are written and a step writes {}; raise it, or keep more in memory",
+        bytes_text(*budget_bytes), bytes_text(*written_bytes), bytes_text(*step_bytes)
+    )]
+    WriteBudgetTooSmall {
+        /// The recipe's bound.
+        budget_bytes: u64,
+        /// Written by earlier processes of the run, and by placing its arrays.
+        written_bytes: u64,
+        /// What one step writes.
+        step_bytes: u64,
+    },
+    /// A tier cannot be had as planned. Nothing was trained in this process.
+    #[error(transparent)]
+    NoTier(TierError),
+    /// A budget is too small for what the plan puts there. Nothing was trained in this process.
+    #[error("does not fit: {0}")]
+    TierTooSmall(#[source] TierError),
+    /// A disk is too small for what the plan puts there. Nothing was trained in this process.
+    #[error("does not fit: {source}; the files of this run need {} in all", bytes_text(*nvme_bytes))]
+    DiskTooSmall {
+        /// Planned size of all files.
+        nvme_bytes: u64,
+        /// What was placed when it happened.
+        #[source]
+        source: TierError,
     },
     /// Metrics cannot be written.
     #[error("{path}: cannot be written: {source}", path = path.display())]
@@ -143,10 +172,27 @@ impl TrainError {
                 | TrainError::Device { .. }
                 | TrainError::NothingToResume { .. }
                 | TrainError::OtherPlan { .. }
+                | TrainError::NoTier(_)
         )
     }
-}
 
-fn terabytes(bytes: u64) -> String {
-    format!("{:.4} TB", bytes as f64 / 1e12)
+    /// Whether this machine, or the write budget, is too small for the plan (exit code 3), found before anything was trained.
+    pub fn is_does_not_fit(&self) -> bool {
+        matches!(
+            self,
+            TrainError::TierTooSmall(_) | TrainError::DiskTooSmall { .. } | TrainError::WriteBudgetTooSmall { .. }
+        )
+    }
+
+    /// The same error, met while tiers and arrays were made and filled. `nvme_bytes` are planned for files.
+    pub(crate) fn before_training(self, nvme_bytes: u64) -> TrainError {
+        match self {
+            TrainError::Tier(source @ TierError::NoSpace { .. }) => TrainError::DiskTooSmall { nvme_bytes, source },
+            TrainError::Tier(
+                source @ (TierError::OverBudget { .. } | TierError::Memory { .. } | TierError::WriteBudget { .. }),
+            ) => TrainError::TierTooSmall(source),
+            TrainError::Tier(source) => TrainError::NoTier(source),
+            other => other,
+        }
+    }
 }

@@ -106,9 +106,9 @@ pub struct StepMetrics {
     pub device_bytes: u64,
     /// Bytes in host slabs of the offload engine.
     pub dram_tier_bytes: u64,
-    /// Bytes read from NVMe during the step.
+    /// Bytes read from NVMe since the last step: what a checkpoint or an evaluation between the two read is among them.
     pub nvme_read_bytes: u64,
-    /// Bytes written to NVMe during the step.
+    /// Bytes written to NVMe by the step. What placing the arrays wrote counts for the run, not for its first step.
     pub nvme_write_bytes: u64,
     /// The same for each NVMe path.
     pub nvme: Vec<PathBytes>,

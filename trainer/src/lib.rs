@@ -25,6 +25,7 @@ mod run;
 mod schedule;
 mod stalls;
 mod survive;
+mod traffic;
 
 pub use engine::{Engine, MicroLoss, Pass};
 pub use error::TrainError;

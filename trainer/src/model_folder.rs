@@ -3,6 +3,9 @@
 //! In:    the trained parameters, the files of the base for what was frozen.
 //! Out:   `model/` in the run directory: safetensors in the planned precision, config and tokenizer.
 //! Never: holds more than one frozen tensor in memory.
+//!
+//! Gemma's norms multiply by `1 + w`. Its Hugging Face files hold `w`, its GGUF files `1 + w`: llama.cpp's converter adds the 1, and what
+//! was trained from such a file is written without it.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -11,6 +14,7 @@ use checkpoints::model_folder::{SideFile, side_files, write_model};
 use checkpoints::stream::{Fill, Format, StreamedTensor};
 use checkpoints::weights::Weights;
 use half::bf16;
+use planner::architecture::Family;
 use planner::config::to_hf;
 use planner::plan::{Plan, Precision};
 
@@ -32,9 +36,11 @@ pub(crate) fn export_model(
     };
     let mut tensors = Vec::new();
     for (name, shape) in weights.spec().tensors() {
+        let offset = norm_offset(weights, &name);
         let fill: Fill<'_> = match trained(parameters, &name) {
             Some((number, slot)) => {
-                Box::new(move |at, out| Ok(from_masters(parameters, (number, slot), format, at, out)?))
+                let written = Written { format, offset };
+                Box::new(move |at, out| Ok(from_masters(parameters, (number, slot), written, at, out)?))
             }
             None => from_files(weights, name.clone(), format),
         };
@@ -51,21 +57,39 @@ fn trained<'a>(parameters: &'a Parameters, name: &str) -> Option<(usize, &'a Slo
         .find(|(_, slot)| slot.name == name)
 }
 
+/// What the files hold more than the trained tensor.
+fn norm_offset(weights: &Weights, name: &str) -> f32 {
+    let holds_more = weights.gguf().is_some() && weights.spec().family == Family::Gemma3;
+    if holds_more && name.ends_with("norm.weight") { 1.0 } else { 0.0 }
+}
+
+/// How a trained tensor is written.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    format: Format,
+    /// Subtracted from every number.
+    offset: f32,
+}
+
 fn from_masters(
     parameters: &Parameters,
     (number, slot): (usize, &Slot),
-    format: Format,
+    Written { format, offset }: Written,
     at: u64,
     out: &mut [u8],
 ) -> Result<(), TrainError> {
     let first = slot.start + at / format.bytes();
     let group = parameters.group(number);
-    if format == Format::F32 {
+    if format == Format::F32 && offset == 0.0 {
         return Ok(group.parameters.read(first, out)?);
     }
-    let mut values = vec![0.0f32; out.len() / 2];
+    let mut values = vec![0.0f32; out.len() / format.bytes() as usize];
     group.parameters.read(first, bytemuck::cast_slice_mut(&mut values))?;
-    narrow(&values, out);
+    values.iter_mut().for_each(|value| *value -= offset);
+    match format {
+        Format::F32 => out.copy_from_slice(bytemuck::cast_slice(&values)),
+        _ => narrow(&values, out),
+    }
     Ok(())
 }
 

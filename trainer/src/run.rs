@@ -8,19 +8,22 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use burn::tensor::Device;
+use checkpoints::checkpoint::Restored;
 use checkpoints::weights::Weights;
 use datasets::{Batches, Dataset, Step, Tokenizer};
-use offload::store::{PathTraffic, Store};
+use offload::store::Store;
 use planner::plan::{Duration, Plan};
 
 use crate::error::TrainError;
 use crate::evaluate::HeldOut;
-use crate::events::{EvaluationReport, Event, Job, Outcome, PathBytes, StepMetrics, Summary};
+use crate::events::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary};
 use crate::learner::{Learner, StepResult, tiers};
 use crate::load;
 use crate::metrics::{Metrics, peak_rss_bytes};
 use crate::schedule::learning_rate;
 use crate::survive::{self, Progress};
+use crate::traffic::{Traffic, WriteBudgetEnd};
 
 /// What listens to a run; it is called from the loop's own thread.
 pub type Listener<'a> = dyn FnMut(Event) + Send + 'a;
@@ -55,7 +58,7 @@ fn train_here(job: Job, stop: &AtomicBool, events: &mut Listener<'_>) -> Result<
         if stop.load(Ordering::Relaxed) && run.standing.step < run.steps {
             return run.interrupted();
         }
-        if let Some(end) = run.write_budget_ends().filter(|_| run.standing.step < run.steps) {
+        if let Some(end) = run.traffic.budget_ends().filter(|_| run.standing.step < run.steps) {
             return run.out_of_write_budget(end);
         }
         run.between_steps(events)?;
@@ -102,25 +105,17 @@ impl Run {
         let batches = Batches::new(&dataset, &plan.data, plan.train.rows_per_step, plan.train.micro_batch);
         let steps = steps_of(&plan, &batches);
         let begun = Instant::now();
-        let written_before = kept.as_ref().map_or(0, |kept| kept.position.nvme_written_bytes);
-        let tiers = tiers(&plan, written_before)?;
-        let parameters = Learner::parameters(&weights, &plan, &tiers)?;
-        let standing = match &kept {
-            Some(kept) => survive::restore(kept, &parameters)?,
-            None => {
-                Learner::initialise(&parameters, &weights, &plan)?;
-                Progress::default()
-            }
-        };
-        let learner = Learner::start(&weights, &plan, &device, parameters, tiers)?;
+        let placed = place(&plan, &weights, &device, kept.as_ref());
+        let (learner, standing) = placed.map_err(|error| error.before_training(plan.memory.nvme_bytes))?;
         notes_of(&learner).into_iter().for_each(|note| events(Event::Note(note)));
         events(Event::Loaded {
             parameters: plan.model.spec.parameters(),
             trainable: learner.parameters.trained(),
             seconds: begun.elapsed().as_secs_f64(),
         });
+        let store = learner.tiers.nvme.as_ref();
+        let traffic = Traffic::start(&plan, &learner.parameters, store, standing.nvme_written_bytes)?;
         let metrics = Metrics::open(&directory, standing.step, plan.log.tensorboard)?;
-        let traffic = Traffic { written_before, ..Traffic::default() };
         Ok(Run {
             plan,
             directory,
@@ -187,17 +182,6 @@ impl Run {
         notes.into_iter().for_each(|note| events(Event::Note(note)));
     }
 
-    /// Whether another step like the last would write more than the recipe allows.
-    fn write_budget_ends(&self) -> Option<WriteBudgetEnd> {
-        let budget_bytes = self.plan.offload.write_budget_bytes?;
-        let (written_bytes, step_bytes) = (self.traffic.written(), self.traffic.last_step_written);
-        (written_bytes + step_bytes > budget_bytes).then_some(WriteBudgetEnd {
-            budget_bytes,
-            written_bytes,
-            step_bytes,
-        })
-    }
-
     /// The batches of the next update; begins the next pass where one ended.
     fn next_step(&mut self) -> Step {
         if self.standing.step_in_epoch >= self.batches.steps_in_epoch(self.standing.epoch) {
@@ -258,41 +242,23 @@ impl Run {
     }
 }
 
-/// Why the run stops before its end.
-struct WriteBudgetEnd {
-    budget_bytes: u64,
-    written_bytes: u64,
-    step_bytes: u64,
-}
-
-/// What was read from and written to NVMe.
-#[derive(Debug, Default)]
-struct Traffic {
-    written_before: u64,
-    last: Vec<PathTraffic>,
-    last_step_written: u64,
-}
-
-impl Traffic {
-    /// Bytes of each path since the last call.
-    fn step(&mut self, store: Option<&Store>) -> Vec<PathBytes> {
-        let now = store.map(Store::traffic).unwrap_or_default();
-        let before = |at: usize| self.last.get(at).map_or((0, 0), |path| (path.read_bytes, path.written_bytes));
-        let since = |(at, path): (usize, &PathTraffic)| PathBytes {
-            path: path.path.clone(),
-            read_bytes: path.read_bytes - before(at).0,
-            written_bytes: path.written_bytes - before(at).1,
-        };
-        let bytes: Vec<PathBytes> = now.iter().enumerate().map(since).collect();
-        self.last_step_written = bytes.iter().map(|path| path.written_bytes).sum();
-        self.last = now;
-        bytes
-    }
-
-    /// All bytes that the run wrote.
-    fn written(&self) -> u64 {
-        self.written_before + self.last.iter().map(|path| path.written_bytes).sum::<u64>()
-    }
+/// Tiers, arrays and network, filled from the model or from a checkpoint; and where the run stands then.
+fn place(
+    plan: &Plan,
+    weights: &Weights,
+    device: &Device,
+    kept: Option<&Restored>,
+) -> Result<(Learner, Progress), TrainError> {
+    let tiers = tiers(plan, kept.map_or(0, |kept| kept.position.nvme_written_bytes))?;
+    let parameters = Learner::parameters(weights, plan, &tiers)?;
+    let standing = match kept {
+        Some(kept) => survive::restore(kept, &parameters)?,
+        None => {
+            Learner::initialise(&parameters, weights, plan)?;
+            Progress::default()
+        }
+    };
+    Ok((Learner::start(weights, plan, device, parameters, tiers)?, standing))
 }
 
 /// What people should know about the tiers: which engine moves bytes and why, and every fallback with its cost.

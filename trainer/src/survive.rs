@@ -206,6 +206,7 @@ fn restore_group(number: usize, parameters: &Parameters, tensors: &TensorFile, p
                 None => parameters.set(number, slot, &floats(bytes))?,
                 Some(at) => parameters.group(number).states[at].write(kept.start, bytes)?,
             }
+            tensors.forget(&kept.name);
         }
     }
     if factor_elements(parameters, number).is_some() {

@@ -7,6 +7,7 @@
 use recipes::recipe::TierChoice;
 use recipes::{KeepChoice, MemorySize, MicroBatch, Recipe, recipe};
 
+use super::transfers::Transfers;
 use super::{IO_BUFFERS, PlanError, rows_per_step, source, updates_during_backward};
 use crate::architecture::DecoderSpec;
 use crate::machine::Machine;
@@ -107,6 +108,7 @@ pub(super) struct Chooser<'a> {
     pub(super) method: &'a MethodPlan,
     pub(super) optimizer: &'a OptimizerPlan,
     pub(super) sizes: Sizes,
+    pub(super) transfers: Transfers,
 }
 
 impl Chooser<'_> {
@@ -268,7 +270,7 @@ impl Chooser<'_> {
             optimizer: self.optimizer,
             placement: choice.placement,
             has_gradient_arrays: !straight,
-            buffers_bytes: IO_BUFFERS as u64 * recipe.offload.chunk.0,
+            buffers_bytes: IO_BUFFERS as u64 * self.transfers.chunk_bytes,
             tokens: (choice.micro_batch * length) as u64,
             keep: choice.keep.clone(),
             answers,

@@ -3,6 +3,7 @@
 
 use super::tests::{machine, plan_of, recipe, smollm2};
 use super::*;
+use crate::IoProfile;
 use crate::units::bytes_text;
 
 const FULL: &str = "method.kind=full";
@@ -179,6 +180,29 @@ fn chunk_and_write_budget_become_elements_and_bytes() {
     assert_eq!((offload.span_elements, offload.buffer_bytes(), offload.buffers), (262_144, 1 << 20, 24));
     assert_eq!(offload.write_budget_bytes, Some(1_500_000_000_000));
     assert_eq!((offload.engine, offload.queue_depth), (IoEngine::Threads, 8));
+}
+
+#[test]
+fn automatic_transfers_are_the_largest_that_any_drive_wants_and_usual_ones_where_one_was_never_measured() {
+    let profile = |path: &str, chunk_bytes, queue_depth| IoProfile {
+        path: path.into(),
+        chunk_bytes,
+        queue_depth,
+        read_bytes_per_second: 5_000_000_000,
+        write_bytes_per_second: 4_000_000_000,
+    };
+    let mut machine = machine(20_000_000_000);
+    machine.io = vec![profile("/a", 1 << 20, 8), profile("/b", 256 << 10, 64), profile("/c", 64 << 20, 128)];
+    let transfers = |set: &[&str]| {
+        let offload = with(&machine, set).unwrap().offload;
+        (offload.buffer_bytes(), offload.queue_depth)
+    };
+    assert_eq!(transfers(&["offload.nvme=[\"/a\"]"]), (1 << 20, 8));
+    assert_eq!(transfers(&["offload.nvme=[\"/a\", \"/b\"]"]), (1 << 20, 64));
+    assert_eq!(transfers(&["offload.nvme=[\"/b\"]", "offload.chunk=2MiB"]), (2 << 20, 64));
+    assert_eq!(transfers(&["offload.nvme=[\"/b\"]", "offload.queue_depth=4"]), (256 << 10, 4));
+    assert_eq!(transfers(&["offload.nvme=[\"/a\", \"/never\"]"]), (4 << 20, 32));
+    assert_eq!(transfers(&[]), (4 << 20, 32));
 }
 
 #[test]

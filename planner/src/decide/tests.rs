@@ -50,6 +50,7 @@ pub(super) fn machine(available: u64) -> Machine {
         cores: 2,
         fast_bf16: false,
         cuda_available_bytes: vec![],
+        io: Vec::new(),
     }
 }
 

@@ -30,6 +30,7 @@ fn plan_with(spec: DecoderSpec, set: &[&str]) -> Plan {
         cores: 2,
         fast_bf16: false,
         cuda_available_bytes: vec![24_000_000_000],
+        io: Vec::new(),
     };
     let set = [vec!["hardware.device=cpu".to_string()], set].concat();
     crate::plan(&recipes::parse(RECIPE, "r.toml", &set).unwrap(), spec, &machine).unwrap()

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
-use crate::defaults;
 use crate::values::{MemorySize, bytes_of};
 
 /// `[offload]`
@@ -36,7 +35,7 @@ pub struct OffloadSection {
     /// Bytes of f32 parameters that one transfer covers.
     pub chunk: ChunkSize,
     /// Transfers in flight per path at most.
-    pub queue_depth: usize,
+    pub queue_depth: QueueDepth,
     /// Bytes that the run may write to NVMe, in 10^12; absent: no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_budget_tb: Option<f64>,
@@ -55,8 +54,8 @@ impl Default for OffloadSection {
             dram_budget: MemorySize::Auto,
             device_budget: MemorySize::Auto,
             engine: EngineChoice::Auto,
-            chunk: defaults::chunk(),
-            queue_depth: defaults::queue_depth(),
+            chunk: ChunkSize::Auto,
+            queue_depth: QueueDepth::Auto,
             write_budget_tb: None,
             update_during_backward: UpdateDuringBackward::Auto,
         }
@@ -97,23 +96,67 @@ impl EngineChoice {
     }
 }
 
-/// `offload.chunk`: bytes.
+/// `offload.chunk`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
-pub struct ChunkSize(pub u64);
+pub enum ChunkSize {
+    /// The planner answers, from what was measured on the drives.
+    Auto,
+    /// Bytes.
+    Bytes(u64),
+}
 
 impl TryFrom<Value> for ChunkSize {
     type Error = String;
 
     fn try_from(value: Value) -> Result<Self, String> {
-        let bytes = value.as_str().and_then(bytes_of).map(ChunkSize);
-        bytes.ok_or_else(|| format!("chunk is {value}; expected a size such as \"4MiB\""))
+        match value.as_str() {
+            Some("auto") => Ok(ChunkSize::Auto),
+            text => text
+                .and_then(bytes_of)
+                .map(ChunkSize::Bytes)
+                .ok_or_else(|| format!("chunk is {value}; expected \"auto\" or a size such as \"4MiB\"")),
+        }
     }
 }
 
 impl From<ChunkSize> for Value {
     fn from(size: ChunkSize) -> Value {
-        Value::String(format!("{}B", size.0))
+        Value::String(match size {
+            ChunkSize::Auto => "auto".to_string(),
+            ChunkSize::Bytes(bytes) => format!("{bytes}B"),
+        })
+    }
+}
+
+/// `offload.queue_depth`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
+pub enum QueueDepth {
+    /// The planner answers, from what was measured on the drives.
+    Auto,
+    /// Transfers per path.
+    Transfers(usize),
+}
+
+impl TryFrom<Value> for QueueDepth {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match &value {
+            Value::String(word) if word == "auto" => Ok(QueueDepth::Auto),
+            Value::Integer(depth) if *depth >= 0 => Ok(QueueDepth::Transfers(*depth as usize)),
+            _ => Err(format!("queue_depth is {value}; expected \"auto\" or 1 to 4096")),
+        }
+    }
+}
+
+impl From<QueueDepth> for Value {
+    fn from(depth: QueueDepth) -> Value {
+        match depth {
+            QueueDepth::Auto => Value::String("auto".to_string()),
+            QueueDepth::Transfers(depth) => Value::Integer(depth as i64),
+        }
     }
 }
 
