@@ -217,9 +217,9 @@ fn smollm2_trained_for_twenty_steps_ends_with_the_same_bytes_on_nvme() {
     assert_same_everywhere("SmolLM2-135M", &run, &[nvme, mixed]);
 }
 
-/// `cargo test --release -- --ignored smollm2_ends`: half an hour on two cores and 3 GB of disk. The test above takes two of these ways.
+/// `cargo test --release -- --ignored smollm2_ends`: more than 25 minutes on two cores, and 3 GB of disk. The test above takes two of these ways.
 #[test]
-#[ignore = "half an hour on two cores"]
+#[ignore = "more than 25 minutes on two cores"]
 fn smollm2_ends_with_the_same_bytes_in_every_way() {
     let _turn = smollm2::turn();
     let Some(model) = smollm2::model() else { return };
