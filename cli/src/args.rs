@@ -126,6 +126,9 @@ pub struct BenchAdamArguments {
     /// The update rule
     #[arg(long, value_enum, default_value_t = BenchRule::Adamw)]
     pub rule: BenchRule,
+    /// Also write the parameters rounded to bf16, as training in bf16 does
+    #[arg(long)]
+    pub bf16_copy: bool,
     /// Bytes of f32 parameters moved at a time
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = size)]
     pub chunk: u64,

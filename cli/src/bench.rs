@@ -107,7 +107,7 @@ fn adam(arguments: &BenchAdamArguments) -> Result<(), Failure> {
         elements: arguments.parameters,
         steps: arguments.steps,
         rule: rule(arguments.rule),
-        working: false,
+        working: arguments.bf16_copy,
         span_elements,
         paths: arguments.path.clone(),
         engine: EngineChoice::Auto,
@@ -175,5 +175,6 @@ fn adam_json(report: &AdamReport) -> serde_json::Value {
         "stall_seconds": report.stall_seconds,
         "store_bytes_per_second": report.store_bytes_per_second,
         "share_of_store": report.share_of_store(),
+        "engine": report.engine,
     })
 }

@@ -126,11 +126,6 @@ impl Group {
         self.fresh
     }
 
-    /// Forgets the gradients, without touching their bytes.
-    pub fn clear_gradients(&mut self) {
-        self.fresh = true;
-    }
-
     /// Sets the parameters from element `first` on, and the bf16 copy with them.
     ///
     /// # Errors

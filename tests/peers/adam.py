@@ -1,12 +1,12 @@
 """Times an AdamW update in memory: this project's kernel, DeepSpeed's CPUAdam and torch's fused AdamW, in turns.
 
-In:    the example `adam` of the crate `offload` (--ours PATH); packages of adam-requirements.txt. DeepSpeed compiles its kernel at the first
+In:    the program `tune` (--tune PATH); packages of adam-requirements.txt. DeepSpeed compiles its kernel at the first
        use, which takes a C++ compiler, ninja and a minute; if it cannot, it is left out and the reason printed.
 Out:   stdout: a Markdown table (medians over all turns) and one JSON object.
 Never: runs two at once; counts the first step of a turn.
 
-Run:   cargo build --release -p offload --example adam
-       python tests/peers/adam.py --ours target/release/examples/adam --elements 67108864 --turns 5
+Run:   cargo build --release
+       python tests/peers/adam.py --tune target/release/tune --elements 67108864 --turns 5
 """
 
 import argparse
@@ -24,7 +24,7 @@ RATE, BETAS, EPSILON, DECAY = 1e-5, (0.9, 0.999), 1e-8, 0.01
 def parse():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ours", required=True, help="the example `adam`")
+    parser.add_argument("--tune", required=True, help="the program")
     parser.add_argument("--elements", type=int, default=64 << 20)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5, help="counted steps a turn")
@@ -60,8 +60,9 @@ def turn(optimizer, steps):
 
 
 def ours(program, elements, steps):
-    """Our example's report."""
-    output = subprocess.run([program, "dram", "adamw", str(elements), str(steps)], check=True, capture_output=True, text=True)
+    """The report of `tune bench adam`."""
+    command = [program, "bench", "adam", "--parameters", str(elements), "--steps", str(steps), "--json"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(output.stdout)
 
 
@@ -74,7 +75,7 @@ def main():
     seconds = {"tune": [], "torch fused": [], "DeepSpeed CPUAdam": []}
     triads = []
     for _ in range(arguments.turns):
-        report = ours(arguments.ours, arguments.elements, arguments.steps)
+        report = ours(arguments.tune, arguments.elements, arguments.steps)
         seconds["tune"].append(report["seconds"])
         triads.append(report["triad_bytes_per_second"])
         seconds["torch fused"] += turn(torch_fused, arguments.steps)
