@@ -80,6 +80,7 @@ fn adapted(family: &str, folder: &str, targets: &[Linear], set: &[&str]) -> Lear
         dropout: 0.0,
         targets: targets.to_vec(),
         start_from: Some(folder),
+        base: planner::plan::BaseStorage::Dense,
     });
     plans::learner(&(weights, plan))
 }

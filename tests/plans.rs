@@ -55,6 +55,8 @@ pub fn plan(model: &Path, set: &[&str]) -> (Weights, Plan) {
         fast_bf16: false,
         cuda_available_bytes: Vec::new(),
         io: Vec::new(),
+        cards: 1,
+        rates: planner::rates::Rates::usual(2),
     };
     let plan = planner::plan(&recipe, weights.spec().clone(), &machine).unwrap();
     (weights, plan)

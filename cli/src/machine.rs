@@ -7,6 +7,7 @@
 use std::fs;
 
 use anyhow::Context;
+use planner::rates::Rates;
 use planner::{IoProfile, Machine};
 
 /// Reads everything a plan depends on; `io` was measured now or earlier.
@@ -17,14 +18,17 @@ pub fn read(io: Vec<IoProfile>) -> anyhow::Result<Machine> {
         let bytes = kilobytes(&info, name).map(|kilobytes| kilobytes * 1024);
         bytes.with_context(|| format!("/proc/meminfo has no {name}"))
     };
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     Ok(Machine {
         memory_available_bytes: field("MemAvailable:")?,
         memory_total_bytes: field("MemTotal:")?,
         cgroup_available_bytes: offload::host_memory_limit_bytes(),
-        cores: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        cores,
         fast_bf16: fast_bf16(),
         cuda_available_bytes: cuda_available_bytes(),
         io,
+        cards: 1,
+        rates: Rates::usual(cores),
     })
 }
 

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use planner::plan::BaseStorage;
 use planner::units::bytes_text;
 use trainer::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary};
 
@@ -32,6 +33,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     if arguments.resume {
         run_directory::check_unchanged(&folder, &prepared.recipe)?;
     }
+    refuse_untrained(&prepared)?;
     let mut progress = Progress::new();
     if let Some(io) = io_profile::measure(&recipe, &prepared.plan, &mut |line| progress.note(line))? {
         prepared = prepare::planned(&recipe, prepared.weights, io)?;
@@ -61,6 +63,18 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
             Err(Failure::DoesNotFit(error.into()))
         }
         Err(error) => Err(Failure::Run(error.into())),
+    }
+}
+
+/// What can be planned but not trained yet.
+fn refuse_untrained(prepared: &Prepared) -> Result<(), Failure> {
+    match prepared.plan.method.lora() {
+        Some(lora) if lora.base == BaseStorage::Nf4 => Err(anyhow!(
+            "method.kind = \"qlora\" can be planned, but this version does not train on a base in 4 bits; take \"lora\", with \
+             offload.weights = \"dram\" or \"nvme\" where memory is short"
+        ))
+        .or_input(),
+        _ => Ok(()),
     }
 }
 

@@ -4,10 +4,11 @@
 //! Out:   a description complete enough to build, count and name every tensor of the network.
 //! Never: opens a file.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Architecture family. It names things in messages and in exports; computation reads the other fields only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// Llama 2, Llama 3.x, SmolLM2.
@@ -23,7 +24,7 @@ pub enum Family {
 }
 
 /// Gate activation of the feed-forward part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// `x * sigmoid(x)`.
@@ -33,7 +34,7 @@ pub enum Activation {
 }
 
 /// How rotary frequencies are stretched beyond the trained context.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum RopeScaling {
     /// Frequencies as trained.
@@ -57,7 +58,7 @@ pub enum RopeScaling {
 }
 
 /// One table of rotary frequencies (rotate-half layout, as in transformers).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RopeSpec {
     /// Base of the geometric series of frequencies.
     pub theta: f64,
@@ -66,7 +67,7 @@ pub struct RopeSpec {
 }
 
 /// What differs from layer to layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LayerSpec {
     /// Sliding window in tokens: a query at `i` sees keys `j` with `i - j < window`. `None` sees all earlier ones.
     pub window: Option<usize>,
@@ -75,7 +76,7 @@ pub struct LayerSpec {
 }
 
 /// A decoder-only transformer. Tensor names are those of Hugging Face transformers, whatever the file format was.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DecoderSpec {
     /// Family, for messages and exports.
     pub family: Family,
@@ -122,7 +123,7 @@ pub struct DecoderSpec {
 }
 
 /// The seven linear layers of a block, in the order of the forward pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Linear {
     /// `self_attn.q_proj`

@@ -15,6 +15,7 @@ use crate::architecture::{DecoderSpec, Linear};
 use crate::machine::Machine;
 use crate::memory::{Placement, Sizes};
 use crate::plan::*;
+use crate::time;
 use choose::{Budgets, Choice, Chooser};
 use transfers::{Transfers, transfers};
 
@@ -38,7 +39,20 @@ pub fn plan(recipe: &Recipe, spec: DecoderSpec, machine: &Machine) -> Result<Pla
         Chooser { sizes, recipe, spec: &spec, device, budgets, method: &method, optimizer: &optimizer, transfers };
     let choice = chooser.choose(machine)?;
     let evaluation = recipe.eval.as_ref().map(|eval| chooser.evaluation(eval, choice.precision));
-    let memory = chooser.shape(&choice).plan(budgets.memory_bytes);
+    let shape = chooser.shape(&choice);
+    let memory = shape.plan(budgets.memory_bytes);
+    let rows_per_step = rows_per_step(recipe);
+    let time = time::estimate(
+        &time::Work {
+            shape: &shape,
+            sequence_length: recipe.data.sequence_length as u64,
+            micro_batches: (rows_per_step / choice.micro_batch) as u64,
+            update_during_backward: updates_during_backward(recipe),
+            cards: machine.cards,
+        },
+        &machine.rates,
+        recipe.train.steps,
+    );
     Ok(Plan {
         name: recipe.name.clone(),
         device,
@@ -53,6 +67,7 @@ pub fn plan(recipe: &Recipe, spec: DecoderSpec, machine: &Machine) -> Result<Pla
         evaluation,
         log: LogPlan { tensorboard: recipe.log.tensorboard },
         memory,
+        time,
         model: ModelPlan { precision: choice.precision, keep: choice.keep, spec },
         method,
         optimizer,
@@ -157,6 +172,10 @@ fn lora(section: &recipe::LoraSection) -> Result<LoraPlan, PlanError> {
         dropout: section.dropout,
         targets: targets(&section.targets)?,
         start_from: section.start_from.clone(),
+        base: match section.base {
+            recipe::BaseChoice::Dense => BaseStorage::Dense,
+            recipe::BaseChoice::Nf4 => BaseStorage::Nf4,
+        },
     })
 }
 

@@ -6,10 +6,17 @@
 
 pub mod architecture;
 pub mod config;
+pub mod costs;
 pub mod decide;
+pub mod hardware;
+pub mod inventory;
 pub mod machine;
 pub mod memory;
 pub mod plan;
+pub mod rates;
+pub mod report;
+pub mod serving;
+pub mod time;
 pub mod units;
 
 pub use decide::{PlanError, plan, resolved};

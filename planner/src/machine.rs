@@ -6,15 +6,17 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::DeviceChoice;
+use crate::rates::Rates;
 
 /// Share of the free memory that `auto` may plan with; the rest is for what else runs and for what no formula names.
 const AUTO_SHARE_PERCENT: u64 = 90;
 
 /// What the machine has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Machine {
     /// Memory that programs can still take, bytes (`MemAvailable`).
     pub memory_available_bytes: u64,
@@ -30,10 +32,14 @@ pub struct Machine {
     pub cuda_available_bytes: Vec<u64>,
     /// What was measured on the drives, now or earlier; a directory that was never measured is absent.
     pub io: Vec<IoProfile>,
+    /// Cards that share the work, each with its own copy of what is on the device; 1 on the CPU.
+    pub cards: u32,
+    /// What the machine sustains.
+    pub rates: Rates,
 }
 
 /// How a directory's drive is best read and written, measured once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IoProfile {
     /// The directory, as a recipe names it.
     pub path: PathBuf,

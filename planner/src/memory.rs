@@ -45,7 +45,8 @@ mod sizes;
 
 use crate::architecture::{DecoderSpec, Linear};
 use crate::plan::{
-    DeviceChoice, Keep, LoraPlan, MemoryPlan, MemoryTerm, MethodPlan, OptimizerKind, OptimizerPlan, Precision, Tier,
+    DeviceChoice, Keep, LoraPlan, MemoryPlan, MemoryTerm, MethodPlan, OptimizerKind, OptimizerPlan, Phase, PhaseMemory,
+    Precision, Tier,
 };
 
 pub use sizes::Sizes;
@@ -134,26 +135,30 @@ impl Shape<'_> {
     /// The most that any phase needs.
     pub fn needs(&self) -> Needs {
         let phases = self.phases();
-        let most = |count: &dyn Fn(&[MemoryTerm]) -> u64| phases.iter().map(|terms| count(terms)).max().unwrap_or(0);
+        let most = |count: &dyn Fn(&PhaseMemory) -> u64| phases.iter().map(count).max().unwrap_or(0);
         Needs {
-            memory_bytes: most(&|terms| self.memory_bytes(terms)),
-            device_bytes: most(&|terms| in_tier(terms, Tier::Device)),
-            dram_bytes: most(&|terms| in_tier(terms, Tier::Dram)),
+            memory_bytes: most(&|phase| phase.counted_bytes),
+            device_bytes: most(&|phase| phase.device_bytes),
+            dram_bytes: most(&|phase| phase.dram_bytes),
         }
     }
 
     /// Terms of the phase that needs most.
     pub fn plan(&self, budget_bytes: u64) -> MemoryPlan {
-        let peak = self.phases().into_iter().max_by_key(|terms| self.memory_bytes(terms)).unwrap_or_default();
-        let (nvme, terms): (Vec<_>, Vec<_>) =
-            self.files().into_iter().chain(peak).partition(|term| term.tier == Tier::Nvme);
+        let (phases, nvme) = (self.phases(), self.files());
+        let peak = phases.iter().max_by_key(|phase| phase.counted_bytes).expect("a run has phases").clone();
+        let pinned =
+            peak.terms.iter().filter(|term| term.pinned).fold(0, |sum: u64, term| sum.saturating_add(term.bytes));
         MemoryPlan {
-            peak_bytes: self.memory_bytes(&terms),
+            peak_phase: peak.phase,
+            peak_bytes: peak.counted_bytes,
             budget_bytes,
-            dram_bytes: in_tier(&terms, Tier::Dram),
+            dram_bytes: peak.dram_bytes,
+            pinned_bytes: pinned,
             nvme_bytes: total(&nvme),
-            terms,
+            terms: peak.terms,
             nvme,
+            phases,
         }
     }
 
@@ -163,11 +168,20 @@ impl Shape<'_> {
     }
 
     /// Loading, training, evaluation; without what lies in files.
-    fn phases(&self) -> [Vec<MemoryTerm>; 3] {
-        [self.loading(), self.training(), self.answering()].map(|mut terms| {
+    fn phases(&self) -> Vec<PhaseMemory> {
+        let phases =
+            [(Phase::Load, self.loading()), (Phase::Backward, self.training()), (Phase::Evaluation, self.answering())];
+        let phases = phases.into_iter().map(|(phase, mut terms)| {
             terms.retain(|term| term.tier != Tier::Nvme);
-            terms
-        })
+            PhaseMemory {
+                phase,
+                device_bytes: in_tier(&terms, Tier::Device),
+                dram_bytes: in_tier(&terms, Tier::Dram),
+                counted_bytes: self.memory_bytes(&terms),
+                terms,
+            }
+        });
+        phases.collect()
     }
 
     fn memory_bytes(&self, terms: &[MemoryTerm]) -> u64 {
@@ -345,7 +359,7 @@ fn in_tier(terms: &[MemoryTerm], tier: Tier) -> u64 {
 }
 
 fn term(name: &str, tier: Tier, bytes: u64) -> MemoryTerm {
-    MemoryTerm { name: name.to_string(), tier, bytes }
+    MemoryTerm { name: name.to_string(), tier, bytes, pinned: false }
 }
 
 #[cfg(test)]

@@ -6,16 +6,21 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::{DecoderSpec, Linear};
 
+mod memory;
 mod tiers;
+mod time;
 
-pub use tiers::{IoEngine, MemoryPlan, MemoryTerm, OffloadPlan, Tier};
+pub use memory::{MemoryPlan, MemoryTerm, Phase, PhaseMemory};
+pub use tiers::{IoEngine, OffloadPlan, Tier};
+pub use time::{PhaseTime, Remedy, Resource, ResourceTime, TimePlan};
 
 /// The whole plan of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
     /// Run name.
     pub name: String,
@@ -43,10 +48,12 @@ pub struct Plan {
     pub log: LogPlan,
     /// Memory by term and by phase.
     pub memory: MemoryPlan,
+    /// Time of a step and of the run.
+    pub time: TimePlan,
 }
 
 /// Where the network computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceChoice {
     /// The host processor.
@@ -56,7 +63,7 @@ pub enum DeviceChoice {
 }
 
 /// Number format of base weights and activations; sums are always f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit IEEE float.
@@ -76,7 +83,7 @@ impl Precision {
 }
 
 /// What is kept of a block between forward and backward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Keep {
     /// The block's graph with all that its backward needs.
@@ -86,7 +93,7 @@ pub enum Keep {
 }
 
 /// The network part of the plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelPlan {
     /// What the network is.
     pub spec: DecoderSpec,
@@ -97,7 +104,7 @@ pub struct ModelPlan {
 }
 
 /// What is trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MethodPlan {
     /// Adapters on a frozen base.
@@ -125,7 +132,7 @@ impl MethodPlan {
 }
 
 /// Full training: every weight of every block and every norm; embedding and head by choice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FullPlan {
     /// The embedding is trained.
     pub embeddings: bool,
@@ -134,7 +141,7 @@ pub struct FullPlan {
 }
 
 /// Low-rank adapters on frozen linear layers. Source: Hu et al. 2021, arXiv:2106.09685.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LoraPlan {
     /// Rank of the factors.
     pub rank: usize,
@@ -150,10 +157,23 @@ pub struct LoraPlan {
     pub targets: Vec<Linear>,
     /// PEFT adapter folder to start from; otherwise A is random and B zero.
     pub start_from: Option<PathBuf>,
+    /// How the frozen base is stored.
+    pub base: BaseStorage,
+}
+
+/// How a frozen base is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BaseStorage {
+    /// In the format that is computed in.
+    Dense,
+    /// Linear layers of blocks as 4-bit NormalFloat in blocks of 64, scales in 8 bits with an f32 for each 256 of them; embedding, head
+    /// and norms as computed. Source: Dettmers et al. 2023, arXiv:2305.14314, section 3.
+    Nf4,
 }
 
 /// How one JSONL file's rows look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RowFormat {
     /// `{"messages": [{"role", "content"}, ...]}`, rendered with the chat template.
@@ -163,7 +183,7 @@ pub enum RowFormat {
 }
 
 /// One file of rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DataSource {
     /// JSONL file.
     pub path: PathBuf,
@@ -172,7 +192,7 @@ pub struct DataSource {
 }
 
 /// What to do with a row longer than the sequence length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TooLong {
     /// Leave the row out and count it.
@@ -184,7 +204,7 @@ pub enum TooLong {
 }
 
 /// Where batches come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DataPlan {
     /// Training files, in order.
     pub sources: Vec<DataSource>,
@@ -201,7 +221,7 @@ pub struct DataPlan {
 }
 
 /// How long a run lasts.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Duration {
     /// Passes over the data.
@@ -211,7 +231,7 @@ pub enum Duration {
 }
 
 /// The loop.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TrainPlan {
     /// Length of the run.
     pub duration: Duration,
@@ -224,7 +244,7 @@ pub struct TrainPlan {
 }
 
 /// Update rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerKind {
     /// AdamW, moments in f32. Source: Loshchilov & Hutter 2017, arXiv:1711.05101; decoupled decay as in PyTorch.
@@ -242,7 +262,7 @@ pub enum OptimizerKind {
 }
 
 /// The update rule with its numbers; those without a meaning for `kind` are 0.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OptimizerPlan {
     /// Update rule.
     pub kind: OptimizerKind,
@@ -263,7 +283,7 @@ pub struct OptimizerPlan {
 }
 
 /// Shape of the learning rate after warmup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleKind {
     /// Peak rate throughout.
@@ -275,7 +295,7 @@ pub enum ScheduleKind {
 }
 
 /// The learning rate over steps; same arithmetic as transformers' schedulers.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SchedulePlan {
     /// Shape after warmup.
     pub kind: ScheduleKind,
@@ -284,7 +304,7 @@ pub struct SchedulePlan {
 }
 
 /// Length of the warmup.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Warmup {
     /// Number of steps.
@@ -294,7 +314,7 @@ pub enum Warmup {
 }
 
 /// What survives a kill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointPlan {
     /// Steps between checkpoints; `None` writes one at the end (and on Ctrl-C) only.
     pub every_steps: Option<u64>,
@@ -303,7 +323,7 @@ pub struct CheckpointPlan {
 }
 
 /// Held-out measurement before and after training.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EvaluationPlan {
     /// Held-out file.
     pub source: DataSource,
@@ -320,7 +340,7 @@ pub struct EvaluationPlan {
 }
 
 /// What is written per step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogPlan {
     /// TensorBoard event file beside `metrics.jsonl`.
     pub tensorboard: bool,

@@ -15,7 +15,7 @@ pub(crate) mod method;
 mod offload;
 pub(crate) mod optimizer;
 
-pub use method::{FullSection, LoraSection, MethodSection};
+pub use method::{BaseChoice, FullSection, LoraSection, MethodSection};
 pub use offload::{ChunkSize, EngineChoice, OffloadSection, QueueDepth, TierChoice, UpdateDuringBackward};
 pub use optimizer::{OptimizerKind, OptimizerSection};
 

@@ -117,9 +117,12 @@ fn setting_steps_replaces_epochs() {
 }
 
 #[test]
-fn methods_of_the_design_that_do_not_exist_yet_are_refused_by_name() {
-    let error = parse_text("kind = \"lora\"", "kind = \"qlora\"").unwrap_err();
-    assert_eq!(error, "wrong recipe: small.toml:5: method.kind \"qlora\" is not built yet; \"lora\" and \"full\" are");
+fn qlora_is_lora_on_a_base_in_four_bits_and_is_written_back_as_qlora() {
+    let recipe = parse_with(&["method.kind=qlora"]).unwrap();
+    assert_eq!(recipe.method.lora().unwrap().base, crate::recipe::BaseChoice::Nf4);
+    let text = toml::to_string(&recipe.method).unwrap();
+    assert!(text.contains("kind = \"qlora\""), "{text}");
+    assert_eq!(toml::from_str::<crate::recipe::MethodSection>(&text).unwrap(), recipe.method);
 }
 
 #[test]

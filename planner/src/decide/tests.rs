@@ -51,6 +51,8 @@ pub(super) fn machine(available: u64) -> Machine {
         fast_bf16: false,
         cuda_available_bytes: vec![],
         io: Vec::new(),
+        cards: 1,
+        rates: crate::rates::Rates::usual(2),
     }
 }
 

@@ -31,6 +31,8 @@ fn plan_with(spec: DecoderSpec, set: &[&str]) -> Plan {
         fast_bf16: false,
         cuda_available_bytes: vec![24_000_000_000],
         io: Vec::new(),
+        cards: 1,
+        rates: crate::rates::Rates::usual(2),
     };
     let set = [vec!["hardware.device=cpu".to_string()], set].concat();
     crate::plan(&recipes::parse(RECIPE, "r.toml", &set).unwrap(), spec, &machine).unwrap()

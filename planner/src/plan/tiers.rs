@@ -6,10 +6,11 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A memory that tensors may live in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
     /// Memory of the device that computes.
@@ -21,7 +22,7 @@ pub enum Tier {
 }
 
 /// How files are read and written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IoEngine {
     /// io_uring where the kernel allows it, else threads; found out at the start of the run.
@@ -33,7 +34,7 @@ pub enum IoEngine {
 }
 
 /// Where the classes of a run live and how bytes move to NVMe. No number of the training depends on it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OffloadPlan {
     /// Weights of blocks. With f32 compute, full training and a tier other than the device: also the f32 masters, from which blocks are made.
     pub weights: Tier,
@@ -73,32 +74,4 @@ impl OffloadPlan {
     pub fn uses_nvme(&self) -> bool {
         [self.weights, self.gradients, self.optimizer, self.activations].contains(&Tier::Nvme)
     }
-}
-
-/// One term of the memory estimate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryTerm {
-    /// What it is.
-    pub name: String,
-    /// Where it lives.
-    pub tier: Tier,
-    /// How much.
-    pub bytes: u64,
-}
-
-/// Memory of the phase that needs most, term by term.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryPlan {
-    /// Device and dram terms alive at the peak.
-    pub terms: Vec<MemoryTerm>,
-    /// What counts against `budget_bytes`: on the CPU device and dram terms, which share one memory; on a card its device terms.
-    pub peak_bytes: u64,
-    /// What may be used: the machine's memory on the CPU, the card's on a card.
-    pub budget_bytes: u64,
-    /// Sum of the dram terms; on the CPU a part of `peak_bytes`.
-    pub dram_bytes: u64,
-    /// What lies in files.
-    pub nvme: Vec<MemoryTerm>,
-    /// Their sum.
-    pub nvme_bytes: u64,
 }

@@ -14,7 +14,7 @@ use crate::{defaults, values::TargetNames};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "MethodKeys", into = "MethodKeys")]
 pub enum MethodSection {
-    /// `kind = "lora"`: low-rank adapters on a frozen base.
+    /// `kind = "lora"` or `"qlora"`: low-rank adapters on a frozen base.
     Lora(LoraSection),
     /// `kind = "full"`: every weight of the blocks and norms, and embedding and head unless switched off.
     Full(FullSection),
@@ -35,6 +35,17 @@ pub struct LoraSection {
     pub rank_stabilized: bool,
     /// PEFT adapter folder to continue.
     pub start_from: Option<PathBuf>,
+    /// How the frozen base is stored.
+    pub base: BaseChoice,
+}
+
+/// How the frozen base of adapters is stored; `method.kind` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BaseChoice {
+    /// `kind = "lora"`: in `model.precision`.
+    Dense,
+    /// `kind = "qlora"`: linear layers of blocks in 4-bit NormalFloat, scales quantised again.
+    Nf4,
 }
 
 /// Keys of `kind = "full"`.
@@ -69,7 +80,18 @@ impl MethodSection {
 #[serde(try_from = "String", into = "String")]
 enum MethodKind {
     Lora,
+    Qlora,
     Full,
+}
+
+impl MethodKind {
+    fn word(self) -> &'static str {
+        match self {
+            MethodKind::Lora => "lora",
+            MethodKind::Qlora => "qlora",
+            MethodKind::Full => "full",
+        }
+    }
 }
 
 impl TryFrom<String> for MethodKind {
@@ -79,18 +101,15 @@ impl TryFrom<String> for MethodKind {
         match word.as_str() {
             "lora" => Ok(MethodKind::Lora),
             "full" => Ok(MethodKind::Full),
-            "qlora" => Err("method.kind \"qlora\" is not built yet; \"lora\" and \"full\" are".to_string()),
-            other => Err(format!("method.kind \"{other}\" is not known; \"lora\" and \"full\" are")),
+            "qlora" => Ok(MethodKind::Qlora),
+            other => Err(format!("method.kind \"{other}\" is not known; \"lora\", \"qlora\" and \"full\" are")),
         }
     }
 }
 
 impl From<MethodKind> for String {
     fn from(kind: MethodKind) -> String {
-        match kind {
-            MethodKind::Lora => "lora".to_string(),
-            MethodKind::Full => "full".to_string(),
-        }
+        kind.word().to_string()
     }
 }
 
@@ -117,7 +136,7 @@ struct MethodKeys {
     train_head: Option<bool>,
 }
 
-/// Keys that only `kind = "lora"` knows.
+/// Keys that only `kind = "lora"` and `"qlora"` know.
 const LORA_KEYS: [&str; 6] = ["rank", "alpha", "dropout", "targets", "rank_stabilized", "start_from"];
 /// Keys that only `kind = "full"` knows.
 const FULL_KEYS: [&str; 2] = ["train_embeddings", "train_head"];
@@ -125,7 +144,7 @@ const FULL_KEYS: [&str; 2] = ["train_embeddings", "train_head"];
 /// Keys that `kind` does not know; none for a kind that is not known itself.
 pub(crate) fn keys_foreign_to(kind: &str) -> &'static [&'static str] {
     match kind {
-        "lora" => &FULL_KEYS,
+        "lora" | "qlora" => &FULL_KEYS,
         "full" => &LORA_KEYS,
         _ => &[],
     }
@@ -159,7 +178,7 @@ impl MethodKeys {
             names.iter().zip(present).find(|(_, present)| **present).map(|(name, _)| *name)
         };
         match self.kind {
-            MethodKind::Lora => first(&FULL_KEYS, &of_full),
+            MethodKind::Lora | MethodKind::Qlora => first(&FULL_KEYS, &of_full),
             MethodKind::Full => first(&LORA_KEYS, &of_lora),
         }
     }
@@ -171,15 +190,15 @@ impl TryFrom<MethodKeys> for MethodSection {
     /// A missing key is worded as serde words it, so that an override may still supply it.
     fn try_from(keys: MethodKeys) -> Result<Self, String> {
         if let Some(key) = keys.foreign() {
-            let (own, other) = match keys.kind {
-                MethodKind::Lora => ("lora", "full"),
-                MethodKind::Full => ("full", "lora"),
-            };
+            let own = keys.kind.word();
+            let other = if keys.kind == MethodKind::Full { MethodKind::Lora.word() } else { MethodKind::Full.word() };
             return Err(format!("method.{key} belongs to method.kind = \"{other}\"; leave it out with \"{own}\""));
         }
-        let missing = |key: &str| format!("missing field `{key}`, which method.kind = \"lora\" needs");
+        let kind = keys.kind.word();
+        let missing = |key: &str| format!("missing field `{key}`, which method.kind = \"{kind}\" needs");
         Ok(match keys.kind {
-            MethodKind::Lora => MethodSection::Lora(LoraSection {
+            MethodKind::Lora | MethodKind::Qlora => MethodSection::Lora(LoraSection {
+                base: if keys.kind == MethodKind::Qlora { BaseChoice::Nf4 } else { BaseChoice::Dense },
                 rank: keys.rank.ok_or_else(|| missing("rank"))?,
                 alpha: keys.alpha.ok_or_else(|| missing("alpha"))?,
                 dropout: keys.dropout.unwrap_or_default(),
@@ -199,7 +218,7 @@ impl From<MethodSection> for MethodKeys {
     fn from(section: MethodSection) -> MethodKeys {
         match section {
             MethodSection::Lora(lora) => MethodKeys {
-                kind: MethodKind::Lora,
+                kind: if lora.base == BaseChoice::Nf4 { MethodKind::Qlora } else { MethodKind::Lora },
                 rank: Some(lora.rank),
                 alpha: Some(lora.alpha),
                 dropout: Some(lora.dropout),
