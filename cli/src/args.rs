@@ -8,6 +8,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::described::MachineArguments;
+use crate::doctor::DoctorArguments;
+use crate::hardware::HardwareCommand;
+
 /// Fine-tune language models on hardware you own.
 #[derive(Debug, Parser)]
 #[command(name = "tune", version)]
@@ -22,8 +26,16 @@ pub struct Arguments {
 pub enum Command {
     /// Train: plan first, refuse with numbers what cannot fit
     Run(RunArguments),
-    /// Show what `run` would do and the memory it needs (fetches the model, trains nothing)
+    /// Show what `run` would do here or on a machine you describe: memory, time, cost; trains nothing
     Plan(PlanArguments),
+    /// Cards, processors and drives that `plan` can plan for
+    Hardware {
+        /// What to show.
+        #[command(subcommand)]
+        command: HardwareCommand,
+    },
+    /// What this machine is, measured; what will be slow; what to fix
+    Doctor(DoctorArguments),
     /// This machine against its limits
     Bench {
         /// What to measure.
@@ -65,12 +77,30 @@ pub struct RunArguments {
 /// `tune plan`
 #[derive(Debug, Args)]
 pub struct PlanArguments {
-    /// Which recipe.
+    /// The recipe, a TOML file
+    #[arg(required_unless_present_any = ["what_fits", "schema", "compare"])]
+    pub recipe: Option<PathBuf>,
+    /// Override a recipe key, such as train.steps=50; the value is TOML, or a bare word
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// The machine to plan for.
     #[command(flatten)]
-    pub recipe: RecipeArguments,
-    /// Print the plan as JSON
+    pub machine: MachineArguments,
+    /// Side by side: the recipe on machines (files with [machine]), or other recipes
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "what_fits")]
+    pub compare: Vec<PathBuf>,
+    /// The largest models that each method can train on the machine
+    #[arg(long, conflicts_with = "recipe")]
+    pub what_fits: bool,
+    /// Print JSON, as `--schema` describes it
     #[arg(long)]
     pub json: bool,
+    /// Print the JSON schema of the plan and end
+    #[arg(long)]
+    pub schema: bool,
+    /// Also write a chart
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "what_fits"])]
+    pub svg: Option<PathBuf>,
 }
 
 /// `tune bench ...`
@@ -176,7 +206,7 @@ pub enum BenchRule {
 }
 
 /// `4GiB`, `500MB`, as in a recipe.
-fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     recipes::bytes_of(text)
         .filter(|&bytes| bytes > 0)
         .ok_or_else(|| "expected a size such as 4GiB or 500MB".to_string())

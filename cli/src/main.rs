@@ -7,14 +7,20 @@
 mod args;
 mod bench;
 mod data;
+mod described;
+mod doctor;
 mod failure;
+mod hardware;
 mod io_profile;
 mod machine;
 mod plan;
 mod prepare;
 mod progress;
+mod rates;
+mod report;
 mod run;
 mod run_directory;
+mod subject;
 
 use std::process::ExitCode;
 
@@ -28,6 +34,8 @@ fn main() -> ExitCode {
     let result = match args::Arguments::parse().command {
         args::Command::Run(arguments) => run::run(&arguments),
         args::Command::Plan(arguments) => plan::print(&arguments),
+        args::Command::Hardware { command } => hardware::print(&command),
+        args::Command::Doctor(arguments) => doctor::print(&arguments),
         args::Command::Bench { command } => bench::print(&command),
         args::Command::Data { command: args::DataCommand::Generate(arguments) } => data::generate(&arguments),
     };

@@ -30,9 +30,15 @@ pub struct Prepared {
     pub weights: Weights,
 }
 
-/// Parses and checks a recipe.
+/// Parses a recipe whose files are there.
 pub fn recipe(arguments: &RecipeArguments) -> Result<Recipe, Failure> {
     let recipe = recipes::read(&arguments.recipe, &arguments.set).or_input()?;
+    check_files(&recipe)?;
+    Ok(recipe)
+}
+
+/// The files that a run reads are there.
+pub fn check_files(recipe: &Recipe) -> Result<(), Failure> {
     let data = recipe.data.sources.iter().map(|source| ("data.sources.path", &source.path));
     let eval = recipe.eval.iter().map(|eval| ("eval.source.path", &eval.source.path));
     for (key, path) in data.chain(eval) {
@@ -44,7 +50,7 @@ pub fn recipe(arguments: &RecipeArguments) -> Result<Recipe, Failure> {
         return Err(anyhow!("no such folder: method.start_from: {}; expected a PEFT adapter folder", folder.display()))
             .or_input();
     }
-    Ok(recipe)
+    Ok(())
 }
 
 fn must_be_a_file(key: &str, path: &Path) -> anyhow::Result<()> {
@@ -74,9 +80,15 @@ pub fn planned(recipe: &Recipe, weights: Weights, io: Vec<IoProfile>) -> Result<
     Ok(Prepared { recipe: planner::resolved(recipe, &plan), plan, transfers, weights })
 }
 
-fn fetch(recipe: &Recipe) -> Result<PathBuf, Failure> {
+/// The recipe's model, fetched if it is not here.
+pub fn fetch(recipe: &Recipe) -> Result<PathBuf, Failure> {
     let places =
         recipe.model.source.0.iter().map(|text| Place::parse(text)).collect::<Result<Vec<_>, _>>().or_input()?;
+    fetch_places(&places, recipe.model.sha256.as_deref())
+}
+
+/// The first of `places` that can be had.
+pub fn fetch_places(places: &[Place], sha256: Option<&str>) -> Result<PathBuf, Failure> {
     let options = FetchOptions {
         cache: cache_folder().or_input()?,
         search_path: std::env::var_os("PATH"),
@@ -86,7 +98,7 @@ fn fetch(recipe: &Recipe) -> Result<PathBuf, Failure> {
     };
     let mut show = progress::FetchProgress::default();
     let events = &mut |event: FetchEvent| show.event(event);
-    checkpoints::source::fetch(&places, recipe.model.sha256.as_deref(), &options, events).or_input()
+    checkpoints::source::fetch(places, sha256, &options, events).or_input()
 }
 
 /// `$TUNE_CACHE`, else `$XDG_CACHE_HOME/tune`, else `~/.cache/tune`.

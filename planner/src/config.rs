@@ -88,7 +88,7 @@ pub enum ConfigError {
 const VOCABULARY_MAX: usize = 1 << 24;
 const WIDTH_MAX: usize = 1 << 22;
 const HEADS_MAX: usize = 1 << 14;
-const HEAD_DIM_MAX: usize = 1 << 14;
+const HEAD_DIM_MAX: usize = 1 << 10;
 const LAYERS_MAX: usize = 1 << 12;
 const POSITIONS_MAX: usize = 1 << 40;
 

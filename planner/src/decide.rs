@@ -4,74 +4,108 @@
 //! Out:   a [`Plan`], or a [`PlanError`] with the numbers and what would fit.
 //! Never: opens a file, touches a device. What the recipe says wins over `auto`, or is refused.
 
-mod choose;
+mod alternatives;
+mod budgets;
 mod error;
+mod ground;
+mod lengths;
+mod remedies;
+mod search;
 mod transfers;
 
 use recipes::recipe::{ChunkSize, MethodSection, QueueDepth, TierChoice, UpdateDuringBackward};
-use recipes::{DeviceName, KeepChoice, MaxGradNorm, MemorySize, MicroBatch, Recipe, TargetNames, WarmupLength, recipe};
+use recipes::{
+    DeviceName, KeepChoice, MaxGradNorm, MemorySize, MicroBatch, Recipe, TargetNames, TokenCount, WarmupLength, recipe,
+};
 
 use crate::architecture::{DecoderSpec, Linear};
 use crate::machine::Machine;
-use crate::memory::{Placement, Sizes};
+use crate::memory::Placement;
 use crate::plan::*;
+use crate::report::{Alternative, Shortfall};
 use crate::time;
-use choose::{Budgets, Choice, Chooser};
-use transfers::{Transfers, transfers};
+use alternatives::alternatives;
+use budgets::Budgets;
+use ground::{Choice, Ground, Lengths};
+use remedies::remedies;
+use search::best;
+use transfers::Transfers;
 
-pub use error::PlanError;
+pub use error::{Misfit, PlanError};
 
 /// I/O buffers of the whole run: for each of the arrays of an update one that is read ahead, one in work and one that is written behind.
 const IO_BUFFERS: usize = 24;
 
+/// A plan, and what else would fit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// What will be done.
+    pub plan: Plan,
+    /// The next best.
+    pub alternatives: Vec<Alternative>,
+}
+
 /// Makes the plan of a run.
 pub fn plan(recipe: &Recipe, spec: DecoderSpec, machine: &Machine) -> Result<Plan, PlanError> {
-    let asked = recipe.data.sequence_length;
-    if asked > spec.max_positions {
-        return Err(PlanError::SequenceTooLong { asked, positions: spec.max_positions });
+    let ground = Ground::of(recipe, &spec, machine)?;
+    let candidates = ground.search()?;
+    match best(&candidates) {
+        Some(chosen) => Ok(written(&ground, &chosen.choice)),
+        None => Err(misfit(&ground)?),
     }
-    let device = device(recipe, machine)?;
-    let (method, optimizer) = (method(recipe, &spec)?, optimizer(recipe));
-    let budgets = Budgets::of(recipe, machine, device)?;
-    let sizes = Sizes::of(&spec, &method);
-    let transfers = transfers(recipe, machine);
-    let chooser =
-        Chooser { sizes, recipe, spec: &spec, device, budgets, method: &method, optimizer: &optimizer, transfers };
-    let choice = chooser.choose(machine)?;
-    let evaluation = recipe.eval.as_ref().map(|eval| chooser.evaluation(eval, choice.precision));
-    let shape = chooser.shape(&choice);
-    let memory = shape.plan(budgets.memory_bytes);
-    let rows_per_step = rows_per_step(recipe);
-    let time = time::estimate(
-        &time::Work {
-            shape: &shape,
-            sequence_length: recipe.data.sequence_length as u64,
-            micro_batches: (rows_per_step / choice.micro_batch) as u64,
-            update_during_backward: updates_during_backward(recipe),
-            cards: machine.cards,
-        },
-        &machine.rates,
-        recipe.train.steps,
-    );
-    Ok(Plan {
+}
+
+/// Makes the plan of a run and says what else would fit.
+pub fn decide(recipe: &Recipe, spec: DecoderSpec, machine: &Machine) -> Result<Decision, PlanError> {
+    let ground = Ground::of(recipe, &spec, machine)?;
+    let candidates = ground.search()?;
+    match best(&candidates) {
+        Some(chosen) => Ok(Decision {
+            plan: written(&ground, &chosen.choice),
+            alternatives: alternatives(&ground, &candidates, chosen),
+        }),
+        None => Err(misfit(&ground)?),
+    }
+}
+
+/// Why nothing fits, with the least that the recipe allows and what would fit.
+fn misfit(ground: &Ground) -> Result<PlanError, PlanError> {
+    let least = ground.least(lengths::least(ground)?);
+    let (tier, needed_bytes, budget_bytes) = ground.budgets.tightest(&least.needs, ground.device);
+    let advice = "no setting that was tried makes it fit: take a smaller model, a smaller data.sequence_length, or a machine with more memory";
+    let shortfall = Shortfall {
+        tier,
+        needed_bytes,
+        budget_bytes,
+        remedies: remedies(ground.recipe, ground.spec, ground.machine),
+        advice: advice.to_string(),
+    };
+    Ok(PlanError::DoesNotFit(Box::new(Misfit { shortfall, plan: written(ground, &least.choice) })))
+}
+
+/// The plan that carries out `choice`.
+fn written(ground: &Ground, choice: &Choice) -> Plan {
+    let (recipe, budgets) = (ground.recipe, &ground.budgets);
+    let shape = ground.shape(choice);
+    Plan {
         name: recipe.name.clone(),
-        device,
-        data: data(recipe),
-        train: train(recipe, choice.micro_batch),
+        device: ground.device,
+        data: data(recipe, choice.lengths),
+        train: train(recipe, choice),
         schedule: schedule(recipe),
-        offload: offload(recipe, &choice, &budgets, transfers),
+        offload: offload(recipe, choice, budgets, ground.transfers),
         checkpoint: CheckpointPlan {
             every_steps: recipe.checkpoint.every_steps,
             keep_last: recipe.checkpoint.keep_last,
         },
-        evaluation,
+        evaluation: recipe.eval.as_ref().map(|eval| ground.evaluation(eval, choice.lengths)),
         log: LogPlan { tensorboard: recipe.log.tensorboard },
-        memory,
-        time,
-        model: ModelPlan { precision: choice.precision, keep: choice.keep, spec },
-        method,
-        optimizer,
-    })
+        memory: shape.plan(budgets.memory_bytes),
+        time: time::estimate(&ground.work(choice, &shape), &ground.machine.rates, recipe.train.steps),
+        model: ModelPlan { precision: choice.precision, keep: ground.keep(choice.retained), spec: ground.spec.clone() },
+        method: ground.method.clone(),
+        optimizer: ground.optimizer,
+    }
 }
 
 /// The recipe with every `auto` replaced by the plan's answer: what `recipe.toml` of a run holds.
@@ -87,6 +121,8 @@ pub fn resolved(recipe: &Recipe, plan: &Plan) -> Recipe {
     };
     out.hardware.memory = MemorySize::Bytes(plan.memory.budget_bytes);
     out.train.micro_batch = MicroBatch::Rows(plan.train.micro_batch);
+    out.data.sequence_length = TokenCount::Tokens(plan.data.sequence_length);
+    out.train.tokens_per_step = TokenCount::Tokens(plan.train.rows_per_step * plan.data.sequence_length);
     let retained = plan.model.keep.iter().filter(|&&keep| keep == Keep::Retain).count();
     out.train.keep = match retained {
         0 => KeepChoice::Recompute,
@@ -145,10 +181,6 @@ fn targets(names: &TargetNames) -> Result<Vec<Linear>, PlanError> {
     Ok(Linear::ALL.into_iter().filter(|linear| names.iter().any(|name| matches(linear, name))).collect())
 }
 
-fn rows_per_step(recipe: &Recipe) -> usize {
-    recipe.train.tokens_per_step / recipe.data.sequence_length
-}
-
 fn method(recipe: &Recipe, spec: &DecoderSpec) -> Result<MethodPlan, PlanError> {
     match &recipe.method {
         MethodSection::Lora(section) => Ok(MethodPlan::Lora(lora(section)?)),
@@ -187,10 +219,10 @@ fn source(section: &recipe::SourceSection) -> DataSource {
     DataSource { path: section.path.clone(), format }
 }
 
-fn data(recipe: &Recipe) -> DataPlan {
+fn data(recipe: &Recipe, lengths: Lengths) -> DataPlan {
     DataPlan {
         sources: recipe.data.sources.iter().map(source).collect(),
-        sequence_length: recipe.data.sequence_length,
+        sequence_length: lengths.sequence,
         packing: recipe.data.packing,
         too_long: match recipe.data.too_long {
             recipe::TooLongChoice::Drop => TooLong::Drop,
@@ -202,12 +234,13 @@ fn data(recipe: &Recipe) -> DataPlan {
     }
 }
 
-fn train(recipe: &Recipe, micro_batch: usize) -> TrainPlan {
+fn train(recipe: &Recipe, choice: &Choice) -> TrainPlan {
     let duration = match (recipe.train.steps, recipe.train.epochs) {
         (Some(steps), _) => Duration::Steps(steps),
         (None, epochs) => Duration::Epochs(epochs.expect("recipes::check demands epochs or steps")),
     };
-    TrainPlan { duration, rows_per_step: rows_per_step(recipe), micro_batch, seed: recipe.train.seed }
+    let (rows_per_step, micro_batch) = (choice.lengths.rows(), choice.micro_batch);
+    TrainPlan { duration, rows_per_step, micro_batch, seed: recipe.train.seed }
 }
 
 fn optimizer(recipe: &Recipe) -> OptimizerPlan {

@@ -19,5 +19,5 @@ pub mod serving;
 pub mod time;
 pub mod units;
 
-pub use decide::{PlanError, plan, resolved};
+pub use decide::{Decision, Misfit, PlanError, decide, plan, resolved};
 pub use machine::{IoProfile, Machine};

@@ -4,6 +4,8 @@
 //! Out:   [`Report`], shown to people or written as JSON. Its schema is `docs/plan.schema.json`.
 //! Never: a field that changes its meaning without a new `schema` number.
 
+mod rule;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +13,8 @@ use crate::costs::Costs;
 use crate::hardware::Described;
 use crate::plan::{Plan, Remedy};
 use crate::serving::Serving;
+
+pub use rule::rule_of_twenty;
 
 /// Version of the report's meaning.
 pub const SCHEMA: u32 = 1;

@@ -50,12 +50,20 @@ fn check_method(recipe: &Recipe) -> Result<(), RecipeError> {
 }
 
 fn check_batches(recipe: &Recipe) -> Result<(), RecipeError> {
-    let (length, tokens) = (recipe.data.sequence_length, recipe.train.tokens_per_step);
-    demand((2..=1 << 24).contains(&length), "data.sequence_length", length, "expected 2 to 16777216 tokens")?;
-    let holds = tokens >= length && tokens.is_multiple_of(length) && tokens <= 1 << 32;
-    demand(holds, "train.tokens_per_step", tokens, &format!("expected a multiple of data.sequence_length = {length}"))?;
-    let rows = tokens / length;
-    if let MicroBatch::Rows(micro) = recipe.train.micro_batch {
+    let (length, tokens) = (recipe.data.sequence_length.fixed(), recipe.train.tokens_per_step.fixed());
+    if let Some(length) = length {
+        demand((2..=1 << 24).contains(&length), "data.sequence_length", length, "expected 2 to 16777216 tokens")?;
+    }
+    if let Some(tokens) = tokens {
+        demand((2..=1 << 32).contains(&tokens), "train.tokens_per_step", tokens, "expected 2 to 4294967296 tokens")?;
+    }
+    if let (Some(length), Some(tokens)) = (length, tokens) {
+        let holds = tokens.is_multiple_of(length);
+        let expected = format!("expected a multiple of data.sequence_length = {length}");
+        demand(holds, "train.tokens_per_step", tokens, &expected)?;
+    }
+    if let (Some(length), Some(tokens), MicroBatch::Rows(micro)) = (length, tokens, recipe.train.micro_batch) {
+        let rows = tokens / length;
         let expected = format!("expected a divisor of the {rows} rows of a step (tokens_per_step / sequence_length)");
         demand(rows.is_multiple_of(micro), "train.micro_batch", micro, &expected)?;
     }

@@ -18,7 +18,8 @@ pub use error::RecipeError;
 pub use parse::{parse, read};
 pub use recipe::Recipe;
 pub use values::{
-    DeviceName, KeepChoice, MaxGradNorm, MemorySize, MicroBatch, Sources, TargetNames, WarmupLength, bytes_of,
+    DeviceName, KeepChoice, MaxGradNorm, MemorySize, MicroBatch, Sources, TargetNames, TokenCount, WarmupLength,
+    bytes_of,
 };
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::defaults;
-use crate::values::{DeviceName, KeepChoice, MemorySize, MicroBatch, Sources, WarmupLength};
+use crate::values::{DeviceName, KeepChoice, MemorySize, MicroBatch, Sources, TokenCount, WarmupLength};
 
 pub(crate) mod method;
 mod offload;
@@ -86,7 +86,7 @@ pub enum PrecisionChoice {
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
     /// Longest row and length of a packed row, tokens.
-    pub sequence_length: usize,
+    pub sequence_length: TokenCount,
     /// Several rows share one packed row without seeing each other.
     #[serde(default = "defaults::packing")]
     pub packing: bool,
@@ -145,7 +145,7 @@ pub struct TrainSection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
     /// Tokens of one optimizer step: rows x `data.sequence_length`.
-    pub tokens_per_step: usize,
+    pub tokens_per_step: TokenCount,
     /// Rows of one forward/backward pass.
     #[serde(default = "defaults::micro_batch")]
     pub micro_batch: MicroBatch,

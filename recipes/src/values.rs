@@ -108,6 +108,47 @@ impl From<MicroBatch> for Value {
     }
 }
 
+/// `data.sequence_length`, `train.tokens_per_step`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
+pub enum TokenCount {
+    /// The planner answers.
+    Auto,
+    /// Tokens.
+    Tokens(usize),
+}
+
+impl TokenCount {
+    /// The number, if it is one.
+    pub fn fixed(self) -> Option<usize> {
+        match self {
+            TokenCount::Auto => None,
+            TokenCount::Tokens(tokens) => Some(tokens),
+        }
+    }
+}
+
+impl TryFrom<Value> for TokenCount {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match &value {
+            Value::String(word) if word == "auto" => Ok(TokenCount::Auto),
+            Value::Integer(tokens) if *tokens >= 1 => Ok(TokenCount::Tokens(*tokens as usize)),
+            _ => Err(format!("{value} is no number of tokens; expected \"auto\" or tokens >= 1")),
+        }
+    }
+}
+
+impl From<TokenCount> for Value {
+    fn from(choice: TokenCount) -> Value {
+        match choice {
+            TokenCount::Auto => Value::String("auto".to_string()),
+            TokenCount::Tokens(tokens) => Value::Integer(tokens as i64),
+        }
+    }
+}
+
 /// `train.keep`: what blocks keep between forward and backward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]

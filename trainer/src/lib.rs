@@ -37,6 +37,6 @@ pub use metrics::peak_rss_bytes;
 pub use optimizer::Finish;
 pub use parameters::Parameters;
 pub use residency::Residency;
-pub use run::{Listener, train};
+pub use run::{Listener, steps, train};
 pub use schedule::learning_rate;
 pub use stalls::StallReport;

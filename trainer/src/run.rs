@@ -285,6 +285,12 @@ fn data_line(dataset: &Dataset) -> String {
 }
 
 /// Optimizer updates of the whole run.
+/// Steps that a run of this plan takes, counted on its data.
+pub fn steps(plan: &Plan, weights: &Weights) -> Result<u64, TrainError> {
+    let dataset = Dataset::load(&plan.data, &load::tokenizer(weights)?)?;
+    Ok(steps_of(plan, &Batches::new(&dataset, &plan.data, plan.train.rows_per_step, plan.train.micro_batch)))
+}
+
 fn steps_of(plan: &Plan, batches: &Batches) -> u64 {
     match plan.train.duration {
         Duration::Steps(steps) => steps,

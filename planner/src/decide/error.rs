@@ -4,6 +4,8 @@
 //! Out:   one line each: what, where, the numbers, what to do.
 //! Never: more than one line.
 
+use crate::plan::Plan;
+use crate::report::Shortfall;
 use crate::units::bytes_text;
 
 /// Why no plan exists.
@@ -11,16 +13,18 @@ use crate::units::bytes_text;
 #[non_exhaustive]
 pub enum PlanError {
     /// The run needs more than the tier has.
-    #[error("does not fit: {tier}: needs {} but its budget is {}; {remedies}", bytes_text(*needed_bytes), bytes_text(*budget_bytes))]
-    DoesNotFit {
-        /// `memory`, `cuda:0 memory`, or the key of the budget that is short.
-        tier: String,
-        /// Smallest need of what the recipe allows.
-        needed_bytes: u64,
-        /// What may be used.
-        budget_bytes: u64,
-        /// What would fit.
-        remedies: String,
+    #[error("{}", misfit_text(&.0.shortfall))]
+    DoesNotFit(Box<Misfit>),
+    /// No row length of `auto` goes with the recipe's other numbers.
+    #[error(
+        "data.sequence_length = \"auto\" finds no length: train.tokens_per_step = {step} and train.micro_batch = {micro_batch} ask for rows \
+         that divide it; take a power of two for both, or name the length"
+    )]
+    NoRowLength {
+        /// Tokens of a step.
+        step: usize,
+        /// Rows of a pass.
+        micro_batch: usize,
     },
     /// A name in `method.targets` is no linear layer.
     #[error("target matches nothing: method.targets \"{name}\"; linear layers of this model: {known}")]
@@ -98,9 +102,27 @@ pub enum PlanError {
     },
 }
 
+/// What was nearest to fitting, and by how much it does not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Misfit {
+    /// Which memory, the bytes, what would fit.
+    pub shortfall: Shortfall,
+    /// The least that the recipe allows.
+    pub plan: Plan,
+}
+
+fn misfit_text(shortfall: &Shortfall) -> String {
+    let Shortfall { tier, needed_bytes, budget_bytes, remedies, advice } = shortfall;
+    let short = bytes_text(needed_bytes.saturating_sub(*budget_bytes));
+    let changes: Vec<&str> = remedies.iter().map(|remedy| remedy.change.as_str()).collect();
+    let changes = if changes.is_empty() { advice.clone() } else { changes.join("; ") };
+    let (needed, budget) = (bytes_text(*needed_bytes), bytes_text(*budget_bytes));
+    format!("does not fit: {tier}: needs {needed} but its budget is {budget}, {short} short; {changes}")
+}
+
 impl PlanError {
     /// The recipe is well formed but this machine is too small for it.
     pub fn is_does_not_fit(&self) -> bool {
-        matches!(self, PlanError::DoesNotFit { .. })
+        matches!(self, PlanError::DoesNotFit(_))
     }
 }

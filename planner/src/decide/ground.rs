@@ -1,0 +1,174 @@
+//! What a search stands on: everything of the recipe that is decided before memory is counted.
+//!
+//! In:    a checked recipe, the network, the machine.
+//! Out:   [`Ground`]: device, method, update rule, budgets; and a [`Shape`] or seconds for any [`Choice`].
+//! Never: chooses.
+
+use recipes::recipe::TierChoice;
+use recipes::{KeepChoice, Recipe, recipe};
+
+use super::budgets::Budgets;
+use super::transfers::{Transfers, transfers};
+use super::{IO_BUFFERS, PlanError, source, updates_during_backward};
+use crate::architecture::DecoderSpec;
+use crate::machine::Machine;
+use crate::memory::{self, Placement, Shape, Sizes};
+use crate::plan::*;
+use crate::time::{self, Work};
+
+/// Answers generated at once during evaluation.
+const ANSWER_ROWS_MAX: u64 = 100;
+
+/// Tokens of a row and of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lengths {
+    /// Longest row and packed row.
+    pub(super) sequence: usize,
+    /// All rows of a step.
+    pub(super) step: usize,
+}
+
+impl Lengths {
+    pub(super) fn rows(self) -> usize {
+        self.step / self.sequence
+    }
+}
+
+/// The answers to the `auto`s that depend on each other.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Choice {
+    pub(super) lengths: Lengths,
+    pub(super) precision: Precision,
+    pub(super) placement: Placement,
+    pub(super) micro_batch: usize,
+    /// Blocks, from the last, that keep their graph.
+    pub(super) retained: usize,
+}
+
+/// What a search stands on.
+pub(super) struct Ground<'a> {
+    pub(super) recipe: &'a Recipe,
+    pub(super) spec: &'a DecoderSpec,
+    pub(super) machine: &'a Machine,
+    pub(super) device: DeviceChoice,
+    pub(super) precision: Precision,
+    pub(super) method: MethodPlan,
+    pub(super) optimizer: OptimizerPlan,
+    pub(super) sizes: Sizes,
+    pub(super) budgets: Budgets,
+    pub(super) transfers: Transfers,
+    /// `None` where the planner answers.
+    pub(super) retained: Option<usize>,
+}
+
+impl<'a> Ground<'a> {
+    pub(super) fn of(recipe: &'a Recipe, spec: &'a DecoderSpec, machine: &'a Machine) -> Result<Self, PlanError> {
+        let device = super::device(recipe, machine)?;
+        let method = super::method(recipe, spec)?;
+        check_host_classes(recipe, device)?;
+        Ok(Ground {
+            recipe,
+            spec,
+            machine,
+            device,
+            precision: precision(recipe, machine, device),
+            optimizer: super::optimizer(recipe),
+            sizes: Sizes::of(spec, &method),
+            budgets: Budgets::of(recipe, machine, device)?,
+            transfers: transfers(recipe, machine),
+            retained: retained(recipe, spec.n_layers())?,
+            method,
+        })
+    }
+
+    /// What memory is counted from.
+    pub(super) fn shape(&self, choice: &Choice) -> Shape<'_> {
+        let (recipe, length) = (self.recipe, choice.lengths.sequence);
+        let answers = recipe.eval.as_ref().filter(|eval| eval.exact_match).map(|eval| {
+            let rows = self.evaluation(eval, choice.lengths).batch_rows as u64;
+            (rows, (length + eval.max_new_tokens) as u64)
+        });
+        let straight = updates_during_backward(recipe) && choice.micro_batch == choice.lengths.rows();
+        Shape {
+            spec: self.spec,
+            device: self.device,
+            precision: choice.precision,
+            method: &self.method,
+            sizes: self.sizes,
+            optimizer: &self.optimizer,
+            placement: choice.placement,
+            has_gradient_arrays: !straight,
+            buffers_bytes: IO_BUFFERS as u64 * self.transfers.chunk_bytes,
+            tokens: (choice.micro_batch * length) as u64,
+            keep: self.keep(choice.retained),
+            answers,
+        }
+    }
+
+    /// The last blocks retain: they are the first that backward frees.
+    pub(super) fn keep(&self, retained: usize) -> Vec<Keep> {
+        let recomputed = self.spec.n_layers() - retained;
+        [vec![Keep::Recompute; recomputed], vec![Keep::Retain; retained]].concat()
+    }
+
+    /// Seconds of one step.
+    pub(super) fn step_seconds(&self, choice: &Choice, shape: &Shape) -> f64 {
+        time::step_seconds(&self.work(choice, shape), &self.machine.rates)
+    }
+
+    /// What time is counted from.
+    pub(super) fn work<'s>(&self, choice: &Choice, shape: &'s Shape<'s>) -> Work<'s> {
+        Work {
+            shape,
+            sequence_length: choice.lengths.sequence as u64,
+            micro_batches: (choice.lengths.rows() / choice.micro_batch) as u64,
+            update_during_backward: updates_during_backward(self.recipe),
+            cards: self.machine.cards,
+        }
+    }
+
+    /// Answers at once: as many as a quarter of the budget holds the caches of, at most [`ANSWER_ROWS_MAX`].
+    pub(super) fn evaluation(&self, eval: &recipe::EvalSection, lengths: Lengths) -> EvaluationPlan {
+        let tokens = (lengths.sequence + eval.max_new_tokens) as u64;
+        let cache_bytes = memory::cache_bytes_per_token(self.spec, self.precision);
+        let row_bytes = tokens * cache_bytes + self.spec.vocabulary as u64 * 4;
+        let rows = (self.budgets.memory_bytes / 4 / row_bytes.max(1)).clamp(1, ANSWER_ROWS_MAX);
+        EvaluationPlan {
+            source: source(&eval.source),
+            every_steps: eval.every_steps,
+            exact_match: eval.exact_match,
+            max_new_tokens: eval.max_new_tokens,
+            batch_rows: rows as usize,
+            max_rows: eval.max_rows,
+        }
+    }
+}
+
+/// bf16 where the processor multiplies it in hardware. CUDA: f32, because the plain path there is proven in f32 only.
+fn precision(recipe: &Recipe, machine: &Machine, device: DeviceChoice) -> Precision {
+    match recipe.model.precision {
+        recipe::PrecisionChoice::F32 => Precision::F32,
+        recipe::PrecisionChoice::Bf16 => Precision::Bf16,
+        recipe::PrecisionChoice::Auto if device == DeviceChoice::Cpu && machine.fast_bf16 => Precision::Bf16,
+        recipe::PrecisionChoice::Auto => Precision::F32,
+    }
+}
+
+fn retained(recipe: &Recipe, blocks: usize) -> Result<Option<usize>, PlanError> {
+    match recipe.train.keep {
+        KeepChoice::Auto => Ok(None),
+        KeepChoice::Retain => Ok(Some(blocks)),
+        KeepChoice::Recompute => Ok(Some(0)),
+        KeepChoice::RetainLast(asked) if asked <= blocks => Ok(Some(asked)),
+        KeepChoice::RetainLast(asked) => Err(PlanError::KeepBeyondBlocks { asked, blocks }),
+    }
+}
+
+fn check_host_classes(recipe: &Recipe, device: DeviceChoice) -> Result<(), PlanError> {
+    let offload = &recipe.offload;
+    let classes = [("offload.optimizer", offload.optimizer), ("offload.gradients", offload.gradients)];
+    match classes.into_iter().find(|(_, asked)| *asked == TierChoice::Device) {
+        Some((key, _)) if device != DeviceChoice::Cpu => Err(PlanError::UpdateOnHost { key }),
+        _ => Ok(()),
+    }
+}
