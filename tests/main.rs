@@ -8,8 +8,10 @@
 mod bigger_than_memory;
 mod cli;
 mod control_group;
+mod doctor;
 mod offload;
 mod parity;
+mod plan_cli;
 mod plans;
 mod smollm2;
 mod survival;

@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use planner::costs::Prices;
 use planner::hardware::{Asked, Catalogue, Described};
+use planner::units::bytes_text;
 use planner::{IoProfile, Machine};
 use serde::Deserialize;
 
@@ -133,7 +134,17 @@ impl Target {
 
 fn described(catalogue: &Catalogue, asked: &Asked, prices: Prices) -> Result<Target, Failure> {
     let described = catalogue.describe(asked).or_input()?;
-    Ok(Target { name: described.title(), notes: described.notes(), described: Some(described), prices })
+    Ok(Target { name: title(&described), notes: described.notes.clone(), described: Some(described), prices })
+}
+
+/// Cards, memory and drives in a few words.
+fn title(described: &Described) -> String {
+    let gpu = match &described.gpu {
+        Some((gpu, 1)) => gpu.title.clone(),
+        Some((gpu, count)) => format!("{count} x {}", gpu.title),
+        None => described.platform().title,
+    };
+    format!("{gpu}, {}", bytes_text(described.ram_bytes))
 }
 
 /// A TOML error without the picture of the line.

@@ -91,7 +91,7 @@ pub fn measure(recipe: &Recipe, plan: &Plan, tell: &mut dyn FnMut(&str)) -> Resu
     for path in &plan.offload.nvme {
         let Some(mount) = Mount::of(path) else { continue };
         if !cache.profiles.contains_key(&mount.key) {
-            let Some(kept) = measured(path, tell)? else { continue };
+            let Some(kept) = measured(path, SWEEP_BYTES, tell)? else { continue };
             cache.profiles.insert(mount.key.clone(), kept);
             cache.write(tell);
             is_new = true;
@@ -101,11 +101,47 @@ pub fn measure(recipe: &Recipe, plan: &Plan, tell: &mut dyn FnMut(&str)) -> Resu
     Ok(is_new.then_some(profiles))
 }
 
-/// The best way to use a drive; `None` if it has no room to try.
-fn measured(path: &Path, tell: &mut dyn FnMut(&str)) -> Result<Option<IoProfile>, Failure> {
+/// What to do about a drive that was measured before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// Its figures count.
+    Keep,
+    /// It is measured again.
+    Replace,
+}
+
+/// The profile of the drive under one directory, measured with at most `bytes_max` bytes on it at a time, and kept in the cache.
+/// `None` without room to try, and for a file system in memory.
+pub fn of_directory(
+    path: &Path,
+    bytes_max: u64,
+    earlier: Earlier,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Option<IoProfile>, Failure> {
+    let Some(mount) = Mount::of(path).filter(|mount| !mount.is_memory) else { return Ok(None) };
+    let mut cache = Cache::open(tell);
+    if let Some(kept) = cache.profiles.get(&mount.key).filter(|_| earlier == Earlier::Keep) {
+        return Ok(Some(of_path(kept, path)));
+    }
+    let profile = measured(path, bytes_max.min(SWEEP_BYTES), tell)?;
+    if let Some(profile) = &profile {
+        cache.profiles.insert(mount.key, profile.clone());
+        cache.write(tell);
+    }
+    Ok(profile)
+}
+
+/// The profile that was measured earlier on the drive under a directory.
+pub fn kept(path: &Path) -> Option<IoProfile> {
+    let kept = read(&cache_folder().ok()?.join(CACHE_FILE)).ok()?;
+    Some(of_path(kept.get(&Mount::of(path)?.key)?, path))
+}
+
+/// The best way to use a drive; `None` if it has no room to try with `sweep_bytes`.
+fn measured(path: &Path, sweep_bytes: u64, tell: &mut dyn FnMut(&str)) -> Result<Option<IoProfile>, Failure> {
     let place = path.display();
     tell(&format!("nvme: {place}: measuring, once for this drive"));
-    let bench = IoBench { total_bytes: SWEEP_BYTES, ..IoBench::new(vec![path.to_path_buf()]) };
+    let bench = IoBench { total_bytes: sweep_bytes, ..IoBench::new(vec![path.to_path_buf()]) };
     let points: Vec<Point> = match sweep(&bench) {
         Ok(sweeps) => sweeps.iter().flat_map(|sweep| &sweep.points).map(Point::of).collect(),
         Err(TierError::NoSpace { needed_bytes, free_bytes, .. }) => {

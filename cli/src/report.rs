@@ -12,7 +12,7 @@ use planner::plan::{BaseStorage, MethodPlan, Plan};
 use planner::report::{Report, SCHEMA, rule_of_twenty};
 use planner::serving::serving;
 use planner::{Decision, Machine, PlanError};
-use recipes::Recipe;
+use recipes::{DeviceName, Recipe};
 
 use crate::described::Target;
 use crate::failure::{Failure, OrFail};
@@ -25,7 +25,7 @@ const DRIVE: &str = "DRIVE";
 /// Plans `recipe` for `target`.
 pub fn report(recipe: &Recipe, target: &Target, subject: &Subject) -> Result<Report, Failure> {
     let Some(spec) = subject.inventory.spec.clone() else { return Err(untrainable(subject)) };
-    let (recipe, mut notes) = on_the_drives(recipe, target);
+    let (recipe, mut notes) = on_the_parts(recipe, target);
     notes.extend(subject.note.clone());
     notes.extend(target.notes.iter().cloned());
     let io = if target.described.is_some() { Vec::new() } else { io_profile::known(&recipe) };
@@ -58,8 +58,8 @@ pub fn report(recipe: &Recipe, target: &Target, subject: &Subject) -> Result<Rep
 /// The result is shown serving at least this context, tokens.
 const SERVING_CONTEXT: u64 = 8192;
 
-/// A described machine with drives may use them: the recipe's directories stand for them, or one that is named here.
-fn on_the_drives(recipe: &Recipe, target: &Target) -> (Recipe, Vec<String>) {
+/// A described machine's drives stand for the recipe's directories; without a card the recipe's card is its processor.
+fn on_the_parts(recipe: &Recipe, target: &Target) -> (Recipe, Vec<String>) {
     let mut recipe = recipe.clone();
     let mut notes = Vec::new();
     if let Some(described) = &target.described {
@@ -72,6 +72,11 @@ fn on_the_drives(recipe: &Recipe, target: &Target) -> (Recipe, Vec<String>) {
                 notes.push("no drive was described; one of usual speed is taken for offload.nvme".to_string());
             }
             _ => {}
+        }
+        let has_card = described.gpu.as_ref().is_some_and(|(gpu, _)| !gpu.unified);
+        if let (DeviceName::Cuda(index), false) = (recipe.hardware.device, has_card) {
+            recipe.hardware.device = DeviceName::Cpu;
+            notes.push(format!("hardware.device = \"cuda:{index}\" is not in this machine; planned in its one memory"));
         }
     }
     (recipe, notes)

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod rates;
 pub mod report;
 pub mod serving;
+pub mod stacks;
 pub mod time;
 pub mod units;
 
