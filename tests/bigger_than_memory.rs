@@ -160,7 +160,7 @@ device = "cpu"
     fn planned_bytes(&self, tier: &str) -> u64 {
         let output = self.tune(&["plan", "--json"], tier, "16GB").output().unwrap();
         let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
-        plan["memory"]["peak_bytes"].as_u64().unwrap()
+        plan["plan"]["memory"]["peak_bytes"].as_u64().unwrap()
     }
 
     fn steps(&self, output: &str) -> Vec<Value> {

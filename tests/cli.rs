@@ -278,8 +278,9 @@ fn plan_prints_json_that_names_every_answer() {
     let place = Place::new();
     let output = place.tune(&["plan", "recipe.toml", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(plan["name"], "tiny");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let plan = &report["plan"];
+    assert_eq!((&report["schema"], &plan["name"]), (&1.into(), &"tiny".into()));
     assert_eq!(plan["model"]["precision"], "f32");
     assert_eq!(plan["model"]["keep"].as_array().unwrap().len(), 2);
     assert!(plan["memory"]["peak_bytes"].as_u64().unwrap() <= plan["memory"]["budget_bytes"].as_u64().unwrap());

@@ -12,6 +12,7 @@ mod doctor;
 mod offload;
 mod parity;
 mod plan_cli;
+mod plan_show;
 mod plans;
 mod smollm2;
 mod survival;

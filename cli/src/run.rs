@@ -10,12 +10,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use planner::plan::BaseStorage;
-use planner::units::bytes_text;
+use planner::plan::{BaseStorage, Plan};
 use trainer::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary};
 
 use crate::args::RunArguments;
 use crate::failure::{Failure, OrFail};
+use crate::plan::Measured;
 use crate::prepare::{self, Prepared};
 use crate::progress::{Progress, StepLine, clock};
 use crate::run_directory::{self, RunDirectory};
@@ -38,16 +38,21 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     if let Some(io) = io_profile::measure(&recipe, &prepared.plan, &mut |line| progress.note(line))? {
         prepared = prepare::planned(&recipe, prepared.weights, io)?;
     }
-    progress.note(plan::text(&prepared).trim_end());
+    progress.note(plan::ten_lines(&prepared.plan, prepared.transfers).trim_end());
     let stop = stop_flag().or_run()?;
     let directory = RunDirectory::open(&folder, &prepared)?;
-    let planned_bytes = prepared.plan.memory.peak_bytes;
-    let outcome =
-        trainer::train(job(prepared, folder.clone(), arguments.resume), &stop, &mut |event| show(&mut progress, event));
+    let planned = prepared.plan.clone();
+    let mut step_ms = Vec::new();
+    let outcome = trainer::train(job(prepared, folder.clone(), arguments.resume), &stop, &mut |event| {
+        if let Event::Step(metrics) = &event {
+            step_ms.push(metrics.step_ms);
+        }
+        show(&mut progress, event);
+    });
     progress.finished();
     match outcome {
         Ok(Outcome::Finished(summary)) => {
-            print!("{}", table(&summary, planned_bytes));
+            print!("{}\n{}", table(&summary), plan::against_measured(&planned, measured(&planned, &summary, step_ms)));
             Ok(())
         }
         Ok(Outcome::Interrupted { step, checkpoint }) => Err(Failure::Interrupted(format!(
@@ -137,8 +142,22 @@ fn share(right: usize, of: usize) -> String {
     format!("{right}/{of} ({:.1} %)", 100.0 * right as f64 / of.max(1) as f64)
 }
 
+/// What the run measured of what the plan said.
+fn measured(plan: &Plan, summary: &Summary, mut step_ms: Vec<f64>) -> Measured {
+    step_ms.sort_by(f64::total_cmp);
+    let written = planner::costs::written_per_step(plan).saturating_mul(summary.steps);
+    Measured {
+        peak_bytes: summary.peak_rss_bytes,
+        step_seconds_median: step_ms.get(step_ms.len() / 2).map(|median| median / 1e3),
+        tokens_per_second: (summary.seconds > 0.0).then(|| summary.tokens as f64 / summary.seconds),
+        nvme_written_bytes: summary.nvme_written_bytes,
+        // Every array is written once before the first step.
+        nvme_planned_bytes: Some(written.saturating_add(plan.memory.nvme_bytes)),
+    }
+}
+
 /// Results for people: what the run changed, how fast, in how much memory, where the adapter or model is.
-fn table(summary: &Summary, planned_bytes: u64) -> String {
+fn table(summary: &Summary) -> String {
     let mut rows = Vec::new();
     let pair = |what: fn(&EvaluationReport) -> String| {
         let side = |report: &Option<EvaluationReport>| report.as_ref().map_or("-".to_string(), what);
@@ -160,13 +179,6 @@ fn table(summary: &Summary, planned_bytes: u64) -> String {
         "training",
         format!("{} steps, {} tokens in {time}, {speed:.0} tokens/s", summary.steps, summary.tokens),
     ));
-    rows.push((
-        "peak memory",
-        format!("{} (planned {})", bytes_text(summary.peak_rss_bytes), bytes_text(planned_bytes)),
-    ));
-    if summary.nvme_written_bytes > 0 {
-        rows.push(("written to nvme", bytes_text(summary.nvme_written_bytes)));
-    }
     rows.push(("result", summary.result.display().to_string()));
     rows.into_iter().map(|(name, value)| format!("{name:<15} {value}\n")).collect()
 }

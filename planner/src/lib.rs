@@ -19,6 +19,7 @@ pub mod serving;
 pub mod stacks;
 pub mod time;
 pub mod units;
+pub mod what_fits;
 
 pub use decide::{Decision, Misfit, PlanError, decide, plan, resolved};
 pub use machine::{IoProfile, Machine};

@@ -89,3 +89,10 @@ pub struct TimePlan {
     /// Where the rates come from.
     pub origin: RatesOrigin,
 }
+
+impl TimePlan {
+    /// The same for a run whose steps were counted.
+    pub fn with_steps(self, steps: u64) -> TimePlan {
+        TimePlan { steps: Some(steps), run_seconds: Some(steps as f64 * self.step_seconds), ..self }
+    }
+}

@@ -1,36 +1,23 @@
-//! `tune plan`, and the plan as text that `tune run` shows before it starts.
+//! What a run will do, a line a subject: the head of `tune plan`, and what `tune run` prints before it starts.
 //!
-//! In:    a recipe.
-//! Out:   about ten lines, or JSON.
-//! Never: makes a run directory.
-
-use std::fmt::Write;
+//! In:    a plan.
+//! Out:   names and sentences.
+//! Never: a number that the plan does not hold.
 
 use planner::memory::trained_parameters;
 use planner::plan::*;
 use planner::units::bytes_text;
 
-use crate::args::PlanArguments;
-use crate::failure::{Failure, OrFail};
+use super::style::pad;
+use super::{time, words};
 use crate::io_profile::Origin;
-use crate::prepare::{self, Prepared};
 
-/// Plans and prints on stdout.
-pub fn print(arguments: &PlanArguments) -> Result<(), Failure> {
-    let prepared = prepare::prepare(&prepare::recipe(&arguments.recipe)?)?;
-    match arguments.json {
-        true => println!("{}", serde_json::to_string_pretty(&prepared.plan).or_run()?),
-        false => print!("{}", text(&prepared)),
-    }
-    Ok(())
-}
+/// Terms that the short form names.
+const TERMS_SHOWN: usize = 4;
 
-/// The plan for people.
-pub fn text(prepared: &Prepared) -> String {
-    let plan = &prepared.plan;
-    let lines = [
-        ("plan", plan.name.clone()),
-        ("device", device(plan.device)),
+/// Everything that a user decided or had decided, without memory and time.
+pub(super) fn facts(plan: &Plan, transfers: Origin) -> Vec<(&'static str, String)> {
+    vec![
         ("model", model(&plan.model)),
         ("method", method(plan)),
         ("data", data(&plan.data)),
@@ -38,14 +25,17 @@ pub fn text(prepared: &Prepared) -> String {
         ("optimizer", optimizer(plan)),
         ("evaluation", evaluation(plan.evaluation.as_ref())),
         ("blocks", blocks(&plan.model)),
-        ("offload", offload(&plan.offload, prepared.transfers)),
-        ("memory", memory(&plan.memory)),
-    ];
-    let mut out = String::new();
-    for (name, what) in lines {
-        writeln!(out, "{name:<11} {what}").expect("writing to a String cannot fail");
-    }
-    out
+        ("offload", offload(&plan.offload, transfers)),
+    ]
+}
+
+/// The plan before a run: about ten lines, no colour, not folded.
+pub fn ten_lines(plan: &Plan, transfers: Origin) -> String {
+    let mut lines = vec![("plan", format!("{} on {}", plan.name, device(plan.device)))];
+    lines.extend(facts(plan, transfers));
+    lines.push(("memory", memory(plan)));
+    lines.push(("time", format!("{}; {}", time::headline(&plan.time), time::run(&plan.time))));
+    lines.iter().map(|(name, what)| format!("{}{what}\n", pad(name, super::style::INDENT))).collect()
 }
 
 fn device(device: DeviceChoice) -> String {
@@ -57,22 +47,26 @@ fn device(device: DeviceChoice) -> String {
 
 fn model(model: &ModelPlan) -> String {
     let spec = &model.spec;
-    let millions = spec.parameters() as f64 / 1e6;
+    let parameters = words::count(spec.parameters() as f64);
     let precision = match model.precision {
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",
     };
     let shape = format!("{} blocks, hidden {}, vocabulary {}", spec.n_layers(), spec.hidden, spec.vocabulary);
-    format!("{:?}, {millions:.1} M parameters in {precision}: {shape}", spec.family)
+    format!("{:?}, {parameters} parameters in {precision}: {shape}", spec.family)
 }
 
 fn method(plan: &Plan) -> String {
-    let trainable = trained_parameters(&plan.model.spec, &plan.method) as f64 / 1e6;
+    let trainable = words::count(trained_parameters(&plan.model.spec, &plan.method) as f64);
     match &plan.method {
         MethodPlan::Lora(lora) => {
             let targets: Vec<&str> = lora.targets.iter().map(|target| target.leaf()).collect();
             let targets = targets.join(" ");
-            format!("LoRA rank {} scale {} on {targets}: {trainable:.2} M trainable", lora.rank, lora.scale)
+            let base = match lora.base {
+                BaseStorage::Dense => "",
+                BaseStorage::Nf4 => " over a base in 4 bits",
+            };
+            format!("LoRA rank {} scale {} on {targets}{base}: {trainable} trainable", lora.rank, lora.scale)
         }
         MethodPlan::Full(full) => {
             let frozen = match (full.embeddings, full.head) {
@@ -81,7 +75,7 @@ fn method(plan: &Plan) -> String {
                 (true, false) => "; the head is frozen",
                 (false, false) => "; embedding and head are frozen",
             };
-            format!("full: {trainable:.1} M trainable{frozen}")
+            format!("full: {trainable} trainable{frozen}")
         }
     }
 }
@@ -148,11 +142,7 @@ fn blocks(model: &ModelPlan) -> String {
 }
 
 fn offload(offload: &OffloadPlan, transfers: Origin) -> String {
-    let tier = |tier| match tier {
-        Tier::Device => "device",
-        Tier::Dram => "dram",
-        Tier::Nvme => "nvme",
-    };
+    let tier = words::tier;
     let classes = format!(
         "weights {}, gradients {}, optimizer {}, activations {}",
         tier(offload.weights),
@@ -177,17 +167,21 @@ fn offload(offload: &OffloadPlan, transfers: Origin) -> String {
     format!("{classes}{update}; {paths} in chunks of {chunk}, depth {depth}{origin}{bound}")
 }
 
-fn memory(memory: &MemoryPlan) -> String {
-    let peak = format!("{} of {}", bytes_text(memory.peak_bytes), bytes_text(memory.budget_bytes));
-    let mut parts = Vec::new();
-    for (tier, name) in [(Tier::Device, ""), (Tier::Dram, "dram: "), (Tier::Nvme, "nvme: ")] {
-        let of_tier = memory.terms.iter().chain(&memory.nvme).filter(|term| term.tier == tier && term.bytes > 0);
-        let mut terms: Vec<&MemoryTerm> = of_tier.collect();
-        terms.sort_by_key(|term| std::cmp::Reverse(term.bytes));
-        let terms: Vec<String> = terms.iter().map(|term| format!("{} {}", term.name, bytes_text(term.bytes))).collect();
-        if !terms.is_empty() {
-            parts.push(format!("{name}{}", terms.join(", ")));
-        }
-    }
-    format!("{peak}: {}", parts.join("; "))
+/// Peak and its largest terms; what other memories hold.
+fn memory(plan: &Plan) -> String {
+    let memory = &plan.memory;
+    let is_counted = |term: &&MemoryTerm| term.tier == Tier::Device || plan.device == DeviceChoice::Cpu;
+    let mut terms: Vec<&MemoryTerm> = memory.terms.iter().filter(is_counted).filter(|term| term.bytes > 0).collect();
+    terms.sort_by_key(|term| std::cmp::Reverse(term.bytes));
+    let terms = terms.iter().take(TERMS_SHOWN).map(|term| format!("{} {}", term.name, bytes_text(term.bytes)));
+    let dram = if plan.device == DeviceChoice::Cpu { 0 } else { memory.dram_bytes };
+    let others = [("dram", dram), ("nvme", memory.nvme_bytes)].into_iter().filter(|(_, bytes)| *bytes > 0);
+    let others: String = others.map(|(name, bytes)| format!("; {name} {}", bytes_text(bytes))).collect();
+    format!(
+        "{} of {} at the peak ({}): {}{others}",
+        bytes_text(memory.peak_bytes),
+        bytes_text(memory.budget_bytes),
+        words::phase(memory.peak_phase),
+        terms.collect::<Vec<_>>().join(", ")
+    )
 }
