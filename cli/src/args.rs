@@ -110,6 +110,22 @@ pub enum BenchCommand {
     Io(BenchIoArguments),
     /// One optimizer update against a plain triad in memory, and against the disk's own rate
     Adam(BenchAdamArguments),
+    /// Matrix products at the sizes that training has, forward and backward, in f32 and bf16
+    Matmul(BenchMatmulArguments),
+}
+
+/// `tune bench matmul`
+#[derive(Debug, Args)]
+pub struct BenchMatmulArguments {
+    /// Tokens of a micro-batch
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub tokens: usize,
+    /// Also measure every rate that plans are made with, and keep them
+    #[arg(long)]
+    pub rates: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `tune bench io`

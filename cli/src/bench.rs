@@ -14,6 +14,7 @@ use planner::units::bytes_text;
 use serde_json::json;
 
 use crate::args::{BenchAdamArguments, BenchCommand, BenchEngine, BenchIoArguments, BenchRule, BenchTier};
+use crate::bench_matmul;
 use crate::failure::{Failure, OrFail};
 
 /// Smallest and largest request, bytes.
@@ -26,6 +27,7 @@ pub fn print(command: &BenchCommand) -> Result<(), Failure> {
     match command {
         BenchCommand::Io(arguments) => io(arguments),
         BenchCommand::Adam(arguments) => adam(arguments),
+        BenchCommand::Matmul(arguments) => bench_matmul::print(arguments),
     }
 }
 

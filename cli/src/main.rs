@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod bench_matmul;
 mod data;
 mod described;
 mod doctor;

@@ -66,7 +66,9 @@ fn on_the_parts(recipe: &Recipe, target: &Target) -> (Recipe, Vec<String>) {
         match (recipe.offload.nvme.is_empty(), described.ssds.is_empty()) {
             (true, false) => {
                 recipe.offload.nvme = vec![PathBuf::from(DRIVE)];
-                notes.push(format!("offload.nvme names no directory; the described drives are planned with as {DRIVE:?}"));
+                notes.push(format!(
+                    "offload.nvme names no directory; the described drives are planned with as {DRIVE:?}"
+                ));
             }
             (false, true) => {
                 notes.push("no drive was described; one of usual speed is taken for offload.nvme".to_string());

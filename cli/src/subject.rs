@@ -45,7 +45,11 @@ pub fn subject(recipe: &Recipe) -> Result<Subject, Failure> {
             let config = Place::Hub { repo: repo.clone(), revision, file: Some("config.json".to_string()) };
             let path = prepare::fetch_places(&[config], None)?;
             let inventory = of_config(text, &path)?;
-            return Ok(Subject { inventory, weights: None, note: Some(format!("model from {repo}'s config.json alone")) });
+            return Ok(Subject {
+                inventory,
+                weights: None,
+                note: Some(format!("model from {repo}'s config.json alone")),
+            });
         }
     }
     let weights = Weights::open(&prepare::fetch(recipe)?).or_input()?;

@@ -15,6 +15,7 @@ pub mod embedding;
 mod flex;
 mod gemm;
 pub mod head;
+pub mod measure;
 pub mod memory;
 pub mod ops;
 pub mod twin;

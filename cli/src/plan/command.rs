@@ -94,7 +94,10 @@ fn side_by_side(arguments: &PlanArguments, recipe: Option<&Path>, target: &Targe
         let report = match (Target::of_file(path, &catalogue)?, &recipe, &subject_of_recipe) {
             (Some(machine), Some(recipe), Some(subject)) => report(recipe, &machine, subject)?,
             (Some(_), _, _) => {
-                let problem = anyhow!("{} describes a machine: name the recipe too: tune plan RECIPE --compare ...", path.display());
+                let problem = anyhow!(
+                    "{} describes a machine: name the recipe too: tune plan RECIPE --compare ...",
+                    path.display()
+                );
                 return Err(problem).or_input();
             }
             (None, _, _) => {

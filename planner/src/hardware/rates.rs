@@ -59,6 +59,7 @@ fn of_card(described: &Described, gpu: &Gpu, count: u32) -> Rates {
         host_link_bytes_per_second: host_link,
         card_link_bytes_per_second: between.filter(|_| count > 1),
         nvme: drive_rates(described),
+        host: None,
         band: BAND_CARD,
     }
 }
@@ -75,11 +76,7 @@ fn of_unified(described: &Described, gpu: &Gpu) -> Rates {
 
 fn of_processor(described: &Described, cpu: &Cpu) -> Rates {
     let dram = cpu.dram_bytes_per_second();
-    let compute = |tflops: f64| ComputeRates {
-        matmul_flops: tflops * 1e12,
-        attention_flops: tflops * 1e12 * ATTENTION_SHARE,
-        vector_bytes_per_second: dram,
-    };
+    let compute = |tflops: f64| ComputeRates::new(tflops * 1e12, tflops * 1e12 * ATTENTION_SHARE, dram);
     Rates {
         origin: RatesOrigin::Catalogue,
         f32: compute(cpu.fp32_tflops),
@@ -89,16 +86,13 @@ fn of_processor(described: &Described, cpu: &Cpu) -> Rates {
         host_link_bytes_per_second: None,
         card_link_bytes_per_second: None,
         nvme: drive_rates(described),
+        host: None,
         band: BAND_CPU,
     }
 }
 
 fn on_card(gpu: &Gpu, matmul_flops: f64) -> ComputeRates {
-    ComputeRates {
-        matmul_flops,
-        attention_flops: matmul_flops * ATTENTION_SHARE,
-        vector_bytes_per_second: gpu.bandwidth_gb * 1e9 * VECTOR_SHARE,
-    }
+    ComputeRates::new(matmul_flops, matmul_flops * ATTENTION_SHARE, gpu.bandwidth_gb * 1e9 * VECTOR_SHARE)
 }
 
 /// bf16 products; without hardware for them as slow as f32, because operands are widened.
