@@ -9,6 +9,7 @@ mod bigger_than_memory;
 mod cli;
 mod control_group;
 mod doctor;
+mod memory_grid;
 mod offload;
 mod parity;
 mod plan_cli;

@@ -129,7 +129,6 @@ fn loss_on_a_fixed_text_is_within_1e_3_of_transformers() {
 fn a_steady_step_takes_no_memory_that_the_step_before_did_not() {
     let _turn = turn();
     let Some(model) = model() else { return };
-    kernels::memory::keep_freed_pages();
     let learner = plans::learner(&plans::plan(&model, &["method.rank=4", "method.alpha=8"]));
     let tokens: Vec<u32> = (0..256).map(|at| 1000 + 7 * at).collect();
     let batch = Batch {

@@ -13,7 +13,7 @@ use offload::map::{MapError, MappedFile, map_file};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::durable::DurableError;
-use crate::stream::write_streamed;
+use crate::stream::{PIECE_BYTES, write_streamed};
 
 /// A tensor in host memory, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,13 +134,18 @@ impl TensorFile {
     pub fn read(&self, name: &str) -> Result<HostTensor, TensorsError> {
         self.check_format(name)?;
         let entry = self.entry(name)?;
-        let bytes = &self.map[entry.extent.clone()];
-        let data = match entry.dtype {
-            Dtype::F32 => bytes.as_chunks().0.iter().map(|&word| f32::from_le_bytes(word)).collect(),
-            Dtype::F16 => bytes.as_chunks().0.iter().map(|&word| f16::from_le_bytes(word).to_f32()).collect(),
-            _ => bytes.as_chunks().0.iter().map(|&word| bf16::from_le_bytes(word).to_f32()).collect(),
-        };
-        self.map.forget(entry.extent.clone());
+        let mut data = Vec::with_capacity(entry.shape.iter().product());
+        for start in entry.extent.clone().step_by(PIECE_BYTES) {
+            let piece = start..(start + PIECE_BYTES).min(entry.extent.end);
+            let bytes = &self.map[piece.clone()];
+            match entry.dtype {
+                Dtype::F32 => data.extend(bytes.as_chunks().0.iter().map(|&word| f32::from_le_bytes(word))),
+                Dtype::F16 => data.extend(bytes.as_chunks().0.iter().map(|&word| f16::from_le_bytes(word).to_f32())),
+                _ => data.extend(bytes.as_chunks().0.iter().map(|&word| bf16::from_le_bytes(word).to_f32())),
+            }
+            // From the tensor's start: a page that two pieces share goes with the second.
+            self.map.forget(entry.extent.start..piece.end);
+        }
         Ok(HostTensor { shape: entry.shape.clone(), data })
     }
 

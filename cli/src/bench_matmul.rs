@@ -44,7 +44,7 @@ pub fn print(arguments: &BenchMatmulArguments) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    ::kernels::memory::keep_freed_pages();
+    ::kernels::memory::pack_by_panels();
     let formats = [("f32", Format::F32), ("bf16", Format::Bf16)];
     let rows = formats.into_iter().flat_map(|format| SIZES.map(|size| row(format, size, arguments.tokens)));
     let rows: Vec<Row> = rows.collect();

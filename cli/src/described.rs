@@ -36,16 +36,16 @@ pub struct MachineArguments {
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub catalogue: Vec<PathBuf>,
     /// Price of a kWh, in your currency
-    #[arg(long, value_name = "PRICE")]
+    #[arg(long, value_name = "PRICE", allow_negative_numbers = true)]
     pub tariff: Option<f64>,
     /// Price of the machine
-    #[arg(long, value_name = "PRICE")]
+    #[arg(long, value_name = "PRICE", allow_negative_numbers = true)]
     pub price: Option<f64>,
     /// Price of a rented machine per hour, to compare with buying
-    #[arg(long, value_name = "PRICE")]
+    #[arg(long, value_name = "PRICE", allow_negative_numbers = true)]
     pub cloud_price: Option<f64>,
     /// Tokens a second of the rented machine; otherwise it is taken to be as fast
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub cloud_tokens_per_second: Option<f64>,
 }
 

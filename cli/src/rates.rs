@@ -43,7 +43,7 @@ type Kept = BTreeMap<String, Rates>;
 /// # Errors
 /// [`Failure::Run`] where memory for the measurement is short.
 pub fn measure(tell: &mut dyn FnMut(&str), seconds: Duration) -> Result<Rates, Failure> {
-    ::kernels::memory::keep_freed_pages();
+    ::kernels::memory::pack_by_panels();
     tell_of_others(tell);
     let (update, rounded) = (update(false)?, update(true)?);
     let copy_bytes_per_second = ::kernels::measure::copy_bytes_per_second();

@@ -1,18 +1,21 @@
-//! The allocator's one setting that training depends on.
+//! What products and the small allocator keep between calls, bounded.
 //!
 //! In:    nothing.
-//! Out:   freed tensor memory stays with the process.
-//! Never: allocates.
+//! Out:   no packed copy of a whole weight beside it; pages of small blocks back at the system.
+//! Never: changes a result.
 
-/// `mi_option_purge_delay` of mimalloc's `mi_option_e` (mimalloc.h, v2 and v3); the crate does not name it.
-const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-
-/// Tells mimalloc to keep freed pages instead of handing them back after 10 ms.
+/// Has products pack their operands panel by panel.
 ///
-/// Every step frees and takes the same gigabytes again; handing pages back means a fault and a cleared page for each
-/// 4 KiB of them (measured: 190 against 250 tokens/s, docs/LOG.md). Peak memory is the same. Without mimalloc as the
-/// global allocator this changes nothing.
-pub fn keep_freed_pages() {
-    // SAFETY: sets an integer option of the allocator; valid at any time, from any thread.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) }
+/// From 8e9 multiplications on gemmkit packs all panels of its left operand at once, in a buffer that stays: for the logits of a
+/// vocabulary of 152,000 that is 512 MB. Panels are packed alike either way and results have the same bits; the time is the same to the
+/// noise (docs/LOG.md). From 16 threads on gemmkit packs at once whatever is set.
+pub fn pack_by_panels() {
+    gemmkit::tuning::set_shared_lhs_mnk(usize::MAX);
+}
+
+/// Gives freed pages of small blocks back to the system, where mimalloc serves them: text is parsed into millions of them at the start,
+/// and training takes few.
+pub fn give_back_small() {
+    // SAFETY: collects what is free; valid at any time, from any thread.
+    unsafe { libmimalloc_sys::mi_collect(true) }
 }

@@ -12,6 +12,7 @@ pub mod buffer;
 pub mod error;
 pub mod faults;
 pub mod group;
+pub mod heap;
 pub mod host;
 pub mod map;
 mod memory;

@@ -43,6 +43,8 @@ impl Mapping {
         let len = rounded.ok_or_else(|| refused(io::ErrorKind::OutOfMemory.into()))?;
         let start = if len == 0 { NonNull::dangling() } else { map(len).map_err(refused)? };
         let mapping = Mapping { start, len };
+        // Before the pages are touched, so that freed ones make room for them.
+        crate::heap::claim(len);
         mapping.touch().map_err(refused)?;
         Ok(mapping)
     }
@@ -84,6 +86,7 @@ impl Drop for Mapping {
             // SAFETY: the range was mapped by `map` and nobody borrows it any more.
             unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
         }
+        crate::heap::unclaim(self.len);
     }
 }
 

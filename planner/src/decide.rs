@@ -98,7 +98,7 @@ fn written(ground: &Ground, choice: &Choice) -> Plan {
             every_steps: recipe.checkpoint.every_steps,
             keep_last: recipe.checkpoint.keep_last,
         },
-        evaluation: recipe.eval.as_ref().map(|eval| ground.evaluation(eval, choice.lengths)),
+        evaluation: recipe.eval.as_ref().map(|eval| ground.evaluation(eval, &shape)),
         log: LogPlan { tensorboard: recipe.log.tensorboard },
         memory: shape.plan(budgets.memory_bytes),
         time: time::estimate(&ground.work(choice, &shape), &ground.machine.rates, recipe.train.steps),

@@ -1,66 +1,81 @@
-//! How much memory a run needs, term by term and tier by tier.
+//! How much memory a run needs: phase by phase, term by term, tier by tier.
 //!
 //! In:    the network, what is trained, where the classes live, the shape of a micro-batch, what each block keeps.
-//! Out:   [`MemoryTerm`]s of the phase that needs most, and of what lies in files.
-//! Never: measures. The measured peak is compared with this sum after the run.
+//! Out:   a [`MemoryPlan`]: what is alive in each [`Phase`], and what lies in files.
+//! Never: measures. `tests/memory_grid.rs` holds it against the peaks of real runs.
 //!
-//! Notation: `T` tokens of a micro-batch, `h` hidden, `f` intermediate, `q` and `kv` widths of all query and key/value heads, `L` blocks,
-//! `b` bytes of a number in `model.precision`, `E` trained elements (each tensor padded to 256), `B` those of one block, `O` those outside
-//! of blocks.
+//! The peak of a run is a sum of tensors because the program's heap keeps no more than was ever in use (`offload::heap`). Notation: `T`
+//! tokens of a micro-batch, `h` hidden, `f` intermediate, `q` and `kv` widths of all query and key/value heads, `V` vocabulary, `L` blocks,
+//! `b` bytes of a number in `model.precision`, `E` trained elements (each tensor padded to 256), `B` those of one block, `O` those outside of
+//! blocks, `D` trained numbers on the device (LoRA).
 //!
-//! | term | bytes | tier | alive |
-//! |---|---|---|---|
-//! | weights | weights on the device: every tensor once x b; a tied head is the embedding. Else embedding, head and last norm x b | device | always |
-//! | streamed blocks | weights elsewhere: two blocks x b, the live one and the next | device | always |
-//! | renewed weights | full: embedding, head and last norm x b once more, while the updated ones replace them | device | always |
-//! | blocks of kept graphs | weights elsewhere: one block x b for each block that retains, no more than there are | device | training |
-//! | stored weights | weights elsewhere: LoRA blocks x b; full in bf16 2 E; full in f32 none, the masters serve | weights | always |
-//! | adapters, masters | 4 E; with the weights if full, f32 and weights not on the device, else with the optimizer | see left | always |
-//! | optimizer states | AdamW 8 E, 8 bits 520/256 E, bf16 4 E; Lion 4 E; SGD 4 E with momentum | optimizer | always |
-//! | | Adafactor 4 (rows + columns), vectors whole; in memory even if the optimizer is on NVMe | optimizer | always |
-//! | gradients | 4 E; none if the update runs during backward and one micro-batch is a step | gradients | always |
-//! | block gradients | 4 B, the tensors of one block | device | training |
-//! | flat gradients | 8 B + 4 O: one block's while the optimizer works on the one before | host | training |
-//! | I/O buffers | buffers x chunk, if any class is on NVMe | dram | always |
-//! | block inputs | (L + 1) T h b: also the embedding lookup | activations | training |
-//! | live block inputs | 2 T h b, if block inputs are not on the device | device | training |
-//! | kept graphs | retained blocks x graph | device | training |
-//! | live graph | one graph, if any block recomputes | device | training |
-//! | gradients in flight | T (3h + q + 2kv + 3f) b: of one block's intermediates | device | training |
-//! | loss | 64 MiB: logits of one chunk, and T h x 4 for the gradient of the head's input | device | training |
-//! | batch | T x 32: ids, positions, row numbers, labels | device | training |
-//! | answers | rows x (longest prompt + answer) x 2 kv x L x b, and rows x vocabulary x 4 | device | evaluation |
-//! | reading | the largest tensor in f32, while it is converted | device | loading |
-//! | runtime | 300 MB: code, thread pool, tokenizer, data, freed pages the allocator keeps; 600 MB with a CUDA context | device | always |
+//! | always | bytes | tier |
+//! |---|---|---|
+//! | weights | on the device: every tensor once x b; a tied head is the embedding; nf4: linear layers of blocks as below. Else those around the blocks | device |
+//! | streamed blocks | weights elsewhere: two blocks, the live one and the next | device |
+//! | stored weights | weights elsewhere: LoRA all blocks; full in bf16 2 E; full in f32 none, the masters serve | weights |
+//! | adapters, masters | 4 E; with the weights if full, f32 and weights not on the device, else with the optimizer | see left |
+//! | optimizer states | AdamW 8 E, 8 bits 520/256 E, bf16 4 E; Lion 4 E; SGD 4 E with momentum | optimizer |
+//! | | Adafactor 4 (rows + columns), vectors whole; in memory even if the optimizer is on NVMe | optimizer |
+//! | gradients | 4 E; none if the update runs during backward and one micro-batch is a step | gradients |
+//! | adapters in use | LoRA: 4 D, the copy that computes | device |
+//! | I/O buffers | buffers x chunk, if any class is on NVMe; pinned | dram |
+//! | text | 400 V: the tokenizer | host |
+//! | packing | panels of one product (below) | device |
+//! | movers | 3 MB for each thread that pages weights, moves block inputs, drives the disks | host |
+//! | runtime | code, threads, small blocks: 43 MB and 2 MB a core; 600 MB with a CUDA context | device |
 //!
-//! "host" is the dram tier beside a card; on the CPU it is the device itself.
+//! | phase | terms besides, all on the device unless said |
+//! |---|---|
+//! | load | reading: the largest linear layer in f32 while it is converted (bf16), or the embedding, less the blocks that come after it; |
+//! | | or 1600 V while the tokenizer is parsed, less what comes after it |
+//! | forward | block inputs T h b each: the tier's L, and two live ones if that is not the device; kept graphs; one block's tensors |
+//! | backward start | block inputs, kept graphs, outer gradients 4 O (full), gradient of the last output T h b, loss |
+//! | backward | block inputs, the other blocks' kept graphs and their weights, one block going backward, outer gradients, block gradients |
+//! | update | one renewed block (full) or renewed adapters 4 D |
+//! | evaluation | one block's tensors without graph and the logits of one chunk for up to 2048 tokens; answers (below) |
+//! | save, export | two pieces of 4 MiB; LoRA's export 4 E; a frozen tensor of a trained model in f32 and as it is written |
 //!
-//! graph = T ((5h + 2q + 2kv + 3f) b + 4 heads + low rank), the tensors that a block's backward reads:
-//! input, norm 1, (q, k, v) after rotation, attention output and its log-sum-exp, residual, norm 2, gate, up, product, output; with norms on
-//! q and k also their inputs, (q + kv) b; with norms after attention and feed-forward also theirs, 2h b. Full training reads no other
-//! tensors: the input of every linear layer is among these. LoRA: low rank = linears x rank x 4, each adapter's low-rank value; with
-//! dropout also the dropped adapter inputs, (sum of the adapted layers' inputs) b.
+//! graph = T (3h + 2q + 2kv + 3f) b + 8 T heads, the tensors that a block's backward reads besides its input: norm 1, (q, k, v) after
+//! rotation, attention output, residual, norm 2, gate, up, product; with norms on q and k also their inputs, (q + kv) b; with norms after
+//! attention and feed-forward also theirs, 2h b. LoRA: product only if `down_proj` is adapted, and for each target `rank` numbers. One
+//! block going backward holds the most at its gate: its graph without the product, three gradients of width f and one of width h; or, with
+//! few tokens, at its end: all gradients of its weights in f32 and their flat copy, 8 B.
+//!
+//! loss = logits of one chunk, c V 4 with c = min(T, 512, 64 MiB / 4 V) (bf16: 6), 3 T h b, and in full training 2064 columns of them.
+//!
+//! packing: gemmkit packs the right operand, n columns of k numbers, if the result has more than 2048 rows: for f32 512 of the k at a time,
+//! at most 30 MiB of them; for bf16 all k. With 16 threads or more also the left operand of large products. Buffers grow to powers of two.
+//!
+//! answers: rows x tokens x (8 kv L + (2h + 3f) b), f32 caches and the forward pass of the prompts, and rows x V x 8. As many rows are
+//! answered at once as fit into what training needs anyway, so only a single very long row makes evaluation the peak.
+//!
+//! nf4: 4 bits a number, 8 for each 64, 32 for each 64 x 256 = 0.5159 bytes (arXiv:2305.14314), and one linear layer as computed.
 
+mod answers;
+mod fixed;
+mod phases;
 mod sizes;
 
 use crate::architecture::{DecoderSpec, Linear};
 use crate::plan::{
-    DeviceChoice, Keep, LoraPlan, MemoryPlan, MemoryTerm, MethodPlan, OptimizerKind, OptimizerPlan, Phase, PhaseMemory,
-    Precision, Tier,
+    DeviceChoice, Keep, MemoryPlan, MemoryTerm, MethodPlan, OptimizerPlan, Phase, PhaseMemory, Precision, Tier,
 };
 
+pub use phases::EVALUATION_TOKENS_MAX;
 pub use sizes::Sizes;
 
-/// Largest block of logits that the loss holds at once, bytes.
-const LOSS_CHUNK_BYTES: u64 = 64 << 20;
-/// What the process needs before it holds a tensor, bytes.
-const RUNTIME_CPU_BYTES: u64 = 300_000_000;
-const RUNTIME_CUDA_BYTES: u64 = 600_000_000;
-const BATCH_BYTES_PER_TOKEN: u64 = 32;
-/// Blocks of streamed weights at once: the live one and the next.
-const STREAMED_BLOCKS: u64 = 2;
-/// Block inputs at once where they live in another tier.
-const LIVE_INPUTS: u64 = 2;
+/// Every phase, in the order of a run.
+const PHASES: [Phase; 8] = [
+    Phase::Load,
+    Phase::Forward,
+    Phase::BackwardStart,
+    Phase::Backward,
+    Phase::Update,
+    Phase::Evaluation,
+    Phase::Save,
+    Phase::Export,
+];
 
 /// Where the classes live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +97,10 @@ pub struct Shape<'a> {
     pub spec: &'a DecoderSpec,
     /// Where it computes.
     pub device: DeviceChoice,
+    /// Cores of the machine.
+    pub cores: usize,
+    /// The processor multiplies bfloat16 in hardware: such products pack both operands.
+    pub fast_bf16: bool,
     /// Number format of weights and activations.
     pub precision: Precision,
     /// What is trained.
@@ -100,7 +119,7 @@ pub struct Shape<'a> {
     pub tokens: u64,
     /// Per block: graph or input.
     pub keep: Vec<Keep>,
-    /// Answers generated at once and tokens of the longest, prompt included; `None` without generation.
+    /// Answers generated at once at most, and tokens of the longest, prompt included; `None` without generation.
     pub answers: Option<(u64, u64)>,
 }
 
@@ -115,6 +134,22 @@ pub struct Needs {
     pub dram_bytes: u64,
 }
 
+/// A term before it is named for people: a search makes thousands of them.
+#[derive(Debug, Clone, Copy)]
+struct Term {
+    name: &'static str,
+    tier: Tier,
+    bytes: u64,
+    pinned: bool,
+}
+
+/// Sums of the terms of one phase.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    device: u64,
+    dram: u64,
+}
+
 /// Trainable numbers of rank-`rank` adapters on `targets` of every block.
 pub fn lora_parameters(spec: &DecoderSpec, targets: &[Linear], rank: usize) -> u64 {
     let sides = |linear: &Linear| spec.linear_shape(*linear).iter().map(|&side| side as u64).sum::<u64>();
@@ -126,7 +161,7 @@ pub fn trained_parameters(spec: &DecoderSpec, method: &MethodPlan) -> u64 {
     Sizes::of(spec, method).trained
 }
 
-/// Key/value bytes that one token costs while answers are generated.
+/// Key/value bytes that one token costs while answers are generated, in `precision`.
 pub fn cache_bytes_per_token(spec: &DecoderSpec, precision: Precision) -> u64 {
     2 * (spec.n_kv_heads * spec.head_dim) as u64 * spec.n_layers() as u64 * precision.bytes()
 }
@@ -134,18 +169,20 @@ pub fn cache_bytes_per_token(spec: &DecoderSpec, precision: Precision) -> u64 {
 impl Shape<'_> {
     /// The most that any phase needs.
     pub fn needs(&self) -> Needs {
-        let phases = self.phases();
-        let most = |count: &dyn Fn(&PhaseMemory) -> u64| phases.iter().map(count).max().unwrap_or(0);
+        let fixed = Sums::of(&self.fixed());
+        let phases = PHASES.map(|phase| fixed.and(Sums::of(&self.besides(phase))));
+        let most = |count: &dyn Fn(&Sums) -> u64| phases.iter().map(count).max().unwrap_or(0);
         Needs {
-            memory_bytes: most(&|phase| phase.counted_bytes),
-            device_bytes: most(&|phase| phase.device_bytes),
-            dram_bytes: most(&|phase| phase.dram_bytes),
+            memory_bytes: most(&|sums| self.counted(*sums)),
+            device_bytes: most(&|sums| sums.device),
+            dram_bytes: most(&|sums| sums.dram),
         }
     }
 
-    /// Terms of the phase that needs most.
+    /// Terms of every phase, and of the one that needs most.
     pub fn plan(&self, budget_bytes: u64) -> MemoryPlan {
-        let (phases, nvme) = (self.phases(), self.files());
+        let phases: Vec<PhaseMemory> = PHASES.into_iter().map(|phase| self.phase(phase)).collect();
+        let nvme = self.files();
         let peak = phases.iter().max_by_key(|phase| phase.counted_bytes).expect("a run has phases").clone();
         let pinned =
             peak.terms.iter().filter(|term| term.pinned).fold(0, |sum: u64, term| sum.saturating_add(term.bytes));
@@ -153,7 +190,7 @@ impl Shape<'_> {
             peak_phase: peak.phase,
             peak_bytes: peak.counted_bytes,
             budget_bytes,
-            dram_bytes: peak.dram_bytes,
+            dram_bytes: phases.iter().map(|phase| phase.dram_bytes).max().unwrap_or(0),
             pinned_bytes: pinned,
             nvme_bytes: total(&nvme),
             terms: peak.terms,
@@ -162,32 +199,31 @@ impl Shape<'_> {
         }
     }
 
+    fn phase(&self, phase: Phase) -> PhaseMemory {
+        let mut terms = self.fixed();
+        terms.extend(self.besides(phase));
+        terms.retain(|term| term.tier != Tier::Nvme && term.bytes > 0);
+        let sums = Sums::of(&terms);
+        PhaseMemory {
+            phase,
+            device_bytes: sums.device,
+            dram_bytes: sums.dram,
+            counted_bytes: self.counted(sums),
+            terms: terms.iter().map(named).collect(),
+        }
+    }
+
     /// What lies in files while training; other phases have no file of their own.
     fn files(&self) -> Vec<MemoryTerm> {
-        self.training().into_iter().filter(|term| term.tier == Tier::Nvme).collect()
+        let mut terms = self.fixed();
+        terms.extend(self.besides(Phase::Backward));
+        terms.iter().filter(|term| term.tier == Tier::Nvme && term.bytes > 0).map(named).collect()
     }
 
-    /// Loading, training, evaluation; without what lies in files.
-    fn phases(&self) -> Vec<PhaseMemory> {
-        let phases =
-            [(Phase::Load, self.loading()), (Phase::Backward, self.training()), (Phase::Evaluation, self.answering())];
-        let phases = phases.into_iter().map(|(phase, mut terms)| {
-            terms.retain(|term| term.tier != Tier::Nvme);
-            PhaseMemory {
-                phase,
-                device_bytes: in_tier(&terms, Tier::Device),
-                dram_bytes: in_tier(&terms, Tier::Dram),
-                counted_bytes: self.memory_bytes(&terms),
-                terms,
-            }
-        });
-        phases.collect()
-    }
-
-    fn memory_bytes(&self, terms: &[MemoryTerm]) -> u64 {
+    fn counted(&self, sums: Sums) -> u64 {
         match self.device {
-            DeviceChoice::Cpu => in_tier(terms, Tier::Device).saturating_add(in_tier(terms, Tier::Dram)),
-            DeviceChoice::Cuda(_) => in_tier(terms, Tier::Device),
+            DeviceChoice::Cpu => sums.device.saturating_add(sums.dram),
+            DeviceChoice::Cuda(_) => sums.device,
         }
     }
 
@@ -199,153 +235,27 @@ impl Shape<'_> {
         }
     }
 
-    fn always(&self) -> Vec<MemoryTerm> {
-        let runtime = match self.device {
-            DeviceChoice::Cpu => RUNTIME_CPU_BYTES,
-            DeviceChoice::Cuda(_) => RUNTIME_CUDA_BYTES,
-        };
-        let mut terms = self.weights();
-        if matches!(self.method, MethodPlan::Full(_)) {
-            let outer = self.sizes.outer_elements.saturating_mul(self.precision.bytes());
-            terms.push(term("renewed weights", Tier::Device, outer));
-        }
-        terms.extend(self.arrays());
-        let Placement { weights, gradients, optimizer, activations } = self.placement;
-        if [weights, gradients, optimizer, activations].contains(&Tier::Nvme) {
-            terms.push(term("I/O buffers", Tier::Dram, self.buffers_bytes));
-        }
-        terms.push(term("runtime", Tier::Device, runtime));
-        terms
-    }
-
-    fn weights(&self) -> Vec<MemoryTerm> {
-        let (b, tier) = (self.precision.bytes(), self.placement.weights);
-        let all = self.sizes.parameters;
-        if tier == Tier::Device {
-            return vec![term("weights", Tier::Device, all.saturating_mul(b))];
-        }
-        let (block, blocks) = (self.sizes.block_parameters, self.spec.n_layers() as u64);
-        let mut terms = vec![
-            term("weights", Tier::Device, (all - blocks * block).saturating_mul(b)),
-            term("streamed blocks", Tier::Device, (STREAMED_BLOCKS.min(blocks) * block).saturating_mul(b)),
-        ];
-        match (self.method, self.precision) {
-            (MethodPlan::Lora(_), _) => terms.push(term("stored weights", tier, (blocks * block).saturating_mul(b))),
-            (MethodPlan::Full(_), Precision::Bf16) => {
-                terms.push(term("stored weights", tier, self.sizes.elements.saturating_mul(b)));
-            }
-            (MethodPlan::Full(_), Precision::F32) => {}
-        }
-        terms
-    }
-
-    /// Trained parameters, optimizer states and gradients, flat and in f32 where the rule does not say otherwise.
-    fn arrays(&self) -> Vec<MemoryTerm> {
-        let (elements, placement) = (self.sizes.elements, self.placement);
-        let serve_as_weights = self.precision == Precision::F32 && placement.weights != Tier::Device;
-        let (name, tier) = match self.method {
-            MethodPlan::Lora(_) => ("adapters", placement.optimizer),
-            MethodPlan::Full(_) if serve_as_weights => ("masters", placement.weights),
-            MethodPlan::Full(_) => ("masters", placement.optimizer),
-        };
-        let (states_tier, states) = self.states();
-        let mut terms =
-            vec![term(name, tier, elements.saturating_mul(4)), term("optimizer states", states_tier, states)];
-        if self.has_gradient_arrays {
-            terms.push(term("gradients", placement.gradients, elements.saturating_mul(4)));
-        }
-        terms
-    }
-
-    fn states(&self) -> (Tier, u64) {
-        let (elements, tier) = (self.sizes.elements, self.placement.optimizer);
-        match self.optimizer.kind {
-            OptimizerKind::Adamw => (tier, elements.saturating_mul(8)),
-            // Two moments of one byte, and of each 256 numbers two f32 scales.
-            OptimizerKind::Adamw8bit => (tier, (elements / 256).saturating_mul(2 * (256 + 4))),
-            OptimizerKind::AdamwBf16 | OptimizerKind::Lion => (tier, elements.saturating_mul(4)),
-            OptimizerKind::Sgd if self.optimizer.momentum > 0.0 => (tier, elements.saturating_mul(4)),
-            OptimizerKind::Sgd => (tier, 0),
-            OptimizerKind::Adafactor => {
-                let tier = if tier == Tier::Nvme { Tier::Dram } else { tier };
-                (tier, self.sizes.factored.saturating_mul(4))
-            }
-        }
-    }
-
-    fn loading(&self) -> Vec<MemoryTerm> {
-        let mut terms = self.always();
-        terms.push(term("reading", Tier::Device, self.sizes.largest_tensor.saturating_mul(4)));
-        terms
-    }
-
-    fn training(&self) -> Vec<MemoryTerm> {
-        let (b, h) = (self.precision.bytes(), self.spec.hidden as u64);
-        let (q, kv, f) = self.widths();
-        let blocks = self.keep.len() as u64;
-        let retained = self.keep.iter().filter(|&&keep| keep == Keep::Retain).count() as u64;
-        let live = u64::from(retained < blocks);
-        let mut terms = self.always();
-        terms.extend(self.trained_gradients());
-        terms.push(term("block inputs", self.placement.activations, self.for_tokens(h * b).saturating_mul(blocks + 1)));
-        if self.placement.activations != Tier::Device {
-            terms.push(term("live block inputs", Tier::Device, self.for_tokens(LIVE_INPUTS * h * b)));
-        }
-        if self.placement.weights != Tier::Device {
-            let held = retained.min(blocks.saturating_sub(STREAMED_BLOCKS)) * self.sizes.block_parameters;
-            terms.push(term("blocks of kept graphs", Tier::Device, held.saturating_mul(b)));
-        }
-        let device = |name, bytes| term(name, Tier::Device, bytes);
-        terms.push(device("kept graphs", self.graph_bytes().saturating_mul(retained)));
-        terms.push(device("live graph", self.graph_bytes().saturating_mul(live)));
-        terms.push(device("gradients in flight", self.for_tokens((3 * h + q + 2 * kv + 3 * f) * b)));
-        terms.push(device("loss", LOSS_CHUNK_BYTES.saturating_add(self.for_tokens(h * 4))));
-        terms.push(device("batch", self.for_tokens(BATCH_BYTES_PER_TOKEN)));
-        terms
-    }
-
-    /// Gradients of trained tensors on their way from the backward pass to their array or to the update.
-    fn trained_gradients(&self) -> [MemoryTerm; 2] {
-        let (block, outer) = (self.sizes.block_elements, self.sizes.outer_elements);
-        [
-            term("block gradients", Tier::Device, block.saturating_mul(4)),
-            term("flat gradients", self.host(), block.saturating_mul(2).saturating_add(outer).saturating_mul(4)),
-        ]
-    }
-
-    fn answering(&self) -> Vec<MemoryTerm> {
-        let mut terms = self.always();
-        if let Some((rows, tokens)) = self.answers {
-            let cache = rows.saturating_mul(tokens).saturating_mul(cache_bytes_per_token(self.spec, self.precision));
-            let logits = rows.saturating_mul(self.spec.vocabulary as u64 * 4);
-            terms.push(term("answers", Tier::Device, cache.saturating_add(logits)));
-        }
-        terms
-    }
-
-    /// What a block's backward reads, bytes (the formula is in the head of this file).
-    fn graph_bytes(&self) -> u64 {
-        let (spec, b, h, (q, kv, f)) = (self.spec, self.precision.bytes(), self.spec.hidden as u64, self.widths());
-        let head_norms = if spec.qk_norm { q + kv } else { 0 };
-        let late_norms = if spec.sandwich_norms { 2 * h } else { 0 };
-        let tensors = (5 * h + 2 * q + 2 * kv + 3 * f + head_norms + late_norms) * b;
-        let sums = 4 * spec.n_heads as u64;
-        self.for_tokens(tensors + sums + self.method.lora().map_or(0, |lora| self.adapter_bytes_per_token(lora)))
-    }
-
-    fn adapter_bytes_per_token(&self, lora: &LoraPlan) -> u64 {
-        let inputs: u64 = lora.targets.iter().map(|&linear| self.spec.linear_shape(linear)[1] as u64).sum();
-        let dropped = if lora.dropout > 0.0 { inputs * self.precision.bytes() } else { 0 };
-        4 * lora.targets.len() as u64 * lora.rank as u64 + dropped
-    }
-
+    /// Widths of all query heads, of all key/value heads, and of the feed-forward part.
     fn widths(&self) -> (u64, u64, u64) {
         let heads = |count: usize| (count * self.spec.head_dim) as u64;
         (heads(self.spec.n_heads), heads(self.spec.n_kv_heads), self.spec.intermediate as u64)
     }
 
-    fn for_tokens(&self, bytes_per_token: u64) -> u64 {
-        self.tokens.saturating_mul(bytes_per_token)
+    /// Tokens of a micro-batch times `numbers` in the planned precision.
+    fn activations(&self, numbers: u64) -> u64 {
+        self.tokens.saturating_mul(numbers).saturating_mul(self.precision.bytes())
+    }
+}
+
+impl Sums {
+    fn of(terms: &[Term]) -> Sums {
+        let tier =
+            |tier| terms.iter().filter(|term| term.tier == tier).fold(0u64, |sum, t| sum.saturating_add(t.bytes));
+        Sums { device: tier(Tier::Device), dram: tier(Tier::Dram) }
+    }
+
+    fn and(self, other: Sums) -> Sums {
+        Sums { device: self.device.saturating_add(other.device), dram: self.dram.saturating_add(other.dram) }
     }
 }
 
@@ -354,12 +264,12 @@ pub fn total(terms: &[MemoryTerm]) -> u64 {
     terms.iter().fold(0, |sum, term| sum.saturating_add(term.bytes))
 }
 
-fn in_tier(terms: &[MemoryTerm], tier: Tier) -> u64 {
-    terms.iter().filter(|term| term.tier == tier).fold(0, |sum, term| sum.saturating_add(term.bytes))
+fn named(term: &Term) -> MemoryTerm {
+    MemoryTerm { name: term.name.to_string(), tier: term.tier, bytes: term.bytes, pinned: term.pinned }
 }
 
-fn term(name: &str, tier: Tier, bytes: u64) -> MemoryTerm {
-    MemoryTerm { name: name.to_string(), tier, bytes, pinned: false }
+fn term(name: &'static str, tier: Tier, bytes: u64) -> Term {
+    Term { name, tier, bytes, pinned: false }
 }
 
 #[cfg(test)]

@@ -333,8 +333,11 @@ pub struct EvaluationPlan {
     pub exact_match: bool,
     /// Longest generated answer, tokens.
     pub max_new_tokens: usize,
-    /// Rows answered at once.
+    /// Rows answered at once at most.
     pub batch_rows: usize,
+    /// Tokens of rows answered at once at most, each row counted as long as the longest with its answer; one row always.
+    #[serde(default)]
+    pub batch_tokens: usize,
     /// At most so many rows; `None` takes all.
     pub max_rows: Option<usize>,
 }

@@ -9,15 +9,13 @@ use std::time::Instant;
 use datasets::{Batch, Dataset, Question, Tokenizer, evaluation_batches, questions};
 use models::BoxedError;
 use models::generate::{Ending, Stack};
-use planner::plan::{DataPlan, EvaluationPlan};
+use planner::memory::EVALUATION_TOKENS_MAX;
+use planner::plan::{DataPlan, EvaluationPlan, Plan};
 
 use crate::engine::Engine;
 use crate::error::TrainError;
 use crate::events::{EvaluationReport, Event};
 use crate::run::Listener;
-
-/// Most tokens of one evaluation batch: the size of a usual micro-batch, so that evaluation never needs more memory.
-const TOKENS_MAX: usize = 2048;
 
 /// Held-out rows, tokenised.
 #[derive(Debug)]
@@ -30,7 +28,8 @@ pub(crate) struct HeldOut {
 
 impl HeldOut {
     /// Reads the held-out file once.
-    pub(crate) fn load(plan: &EvaluationPlan, data: &DataPlan, tokenizer: &Tokenizer) -> Result<HeldOut, TrainError> {
+    pub(crate) fn load(plan: &EvaluationPlan, run: &Plan, tokenizer: &Tokenizer) -> Result<HeldOut, TrainError> {
+        let data = &run.data;
         let source = DataPlan { sources: vec![plan.source.clone()], ..data.clone() };
         let mut dataset = Dataset::load(&source, tokenizer)?;
         dataset.rows.truncate(plan.max_rows.unwrap_or(usize::MAX));
@@ -39,7 +38,9 @@ impl HeldOut {
             false => Vec::new(),
         };
         questions.truncate(plan.max_rows.unwrap_or(usize::MAX));
-        let batches = evaluation_batches(&dataset, TOKENS_MAX);
+        // A micro-batch at most, so that evaluation never needs more memory than training.
+        let tokens_max = EVALUATION_TOKENS_MAX.min(run.train.micro_batch * data.sequence_length);
+        let batches = evaluation_batches(&dataset, tokens_max);
         Ok(HeldOut { batches, rows: dataset.rows.len(), questions, plan: plan.clone() })
     }
 
@@ -72,6 +73,16 @@ impl HeldOut {
         Ok(EvaluationReport { loss, perplexity: loss.exp(), rows: self.rows, exact, seconds })
     }
 
+    /// How many of `questions` are answered at once: as many as the planned rows and tokens hold, each as long as the longest. At least one.
+    fn at_once(&self, questions: &[Question]) -> usize {
+        let mut longest = 0;
+        let fits = |&(at, question): &(usize, &Question)| {
+            longest = longest.max(question.prompt.len() + self.plan.max_new_tokens);
+            at < self.plan.batch_rows && (at + 1) * longest <= self.plan.batch_tokens
+        };
+        questions.iter().enumerate().take_while(fits).count().max(1)
+    }
+
     fn exact(
         &self,
         engine: &Engine,
@@ -81,10 +92,11 @@ impl HeldOut {
         let ending = Ending { ids: tokenizer.eos(), max_new_tokens: self.plan.max_new_tokens };
         let (outer, adapters) = (engine.residency.outer(), engine.residency.adapters());
         let stack = Stack { blocks: &engine.residency, adapters: &adapters };
-        let mut right = 0;
-        for (part, questions) in self.questions.chunks(self.plan.batch_rows.max(1)).enumerate() {
-            let done = part * self.plan.batch_rows;
+        let (mut right, mut done) = (0, 0);
+        while let Some(rest) = self.questions.get(done..).filter(|rest| !rest.is_empty()) {
             events(Event::Evaluating { what: "greedy answers", done, of: self.questions.len() });
+            let questions = &rest[..self.at_once(rest)];
+            done += questions.len();
             let prompts: Vec<Vec<u32>> = questions.iter().map(|question| question.prompt.clone()).collect();
             let answers = outer.generate(stack, &prompts, ending).map_err(fetched)?;
             for (answer, question) in answers.iter().zip(questions) {

@@ -141,9 +141,10 @@ impl Parameters {
         if let Some(working) = &group.working {
             return read_slots(working, &self.layout[number]);
         }
-        let masters: Vec<Vec<f32>> = read_slots(&group.parameters, &self.layout[number])?;
-        let narrow = |values: Vec<f32>| values.into_iter().map(bf16::from_f32).collect();
-        Ok(masters.into_iter().map(narrow).collect())
+        let narrow = |masters: &[f32], rounded: &mut [bf16]| {
+            masters.iter().zip(rounded).for_each(|(&master, rounded)| *rounded = bf16::from_f32(master));
+        };
+        read_slots_as(&group.parameters, &self.layout[number], narrow)
     }
 }
 
@@ -163,17 +164,26 @@ fn slot_range(slot: &Slot) -> SlotRange {
 
 /// A whole array, cut into its slots, read ahead span by span.
 pub(crate) fn read_slots<E: Pod + Default>(array: &Array, layout: &GroupLayout) -> Result<Vec<Vec<E>>, TrainError> {
+    read_slots_as(array, layout, |stored: &[E], read: &mut [E]| read.copy_from_slice(stored))
+}
+
+/// [`read_slots`] in another format than the array's, converted span by span.
+fn read_slots_as<S: Pod, E: Pod + Default>(
+    array: &Array,
+    layout: &GroupLayout,
+    convert: impl Fn(&[S], &mut [E]),
+) -> Result<Vec<Vec<E>>, TrainError> {
     let mut slots: Vec<Vec<E>> = layout.slots.iter().map(|slot| vec![E::default(); slot.len]).collect();
     let mut from = 0;
     array.visit(&mut |first, bytes| {
-        let values: &[E] = bytemuck::cast_slice(bytes);
+        let values: &[S] = bytemuck::cast_slice(bytes);
         let end = first + values.len() as u64;
         while let Some(slot) = layout.slots.get(from) {
             let slot_end = slot.start + slot.len as u64;
             let (start, stop) = (slot.start.max(first), slot_end.min(end));
             if start < stop {
                 let source = &values[(start - first) as usize..(stop - first) as usize];
-                slots[from][(start - slot.start) as usize..(stop - slot.start) as usize].copy_from_slice(source);
+                convert(source, &mut slots[from][(start - slot.start) as usize..(stop - slot.start) as usize]);
             }
             if slot_end > end {
                 break;

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use checkpoints::weights::Weights;
 use models::{Block, BlockAdapters, BlockSource, BoxedError, Decoder, HostValues};
 use offload::array::Tiers;
@@ -49,7 +49,7 @@ impl Residency {
     ) -> Result<Residency, TrainError> {
         let spec = weights.spec().clone();
         let uploader = Uploader { spec, precision: plan.model.precision, device: device.clone() };
-        let outer = Arc::new(outer_from_files(weights, &uploader)?);
+        let outer = Arc::new(outer_from_files(weights, &plan.method, &uploader)?);
         let full = matches!(plan.method, MethodPlan::Full(_));
         let blocks = match (plan.offload.weights, full) {
             (Tier::Device, false) => Blocks::Resident(Mutex::new(
@@ -133,9 +133,12 @@ impl Residency {
     fn renew_outer(&self) -> Result<(), TrainError> {
         let number = self.uploader.spec.n_layers();
         let layout = &self.parameters.layout()[number];
-        let values = group_values(&self.parameters, number, self.uploader.precision)?;
         let outer = &mut *self.outer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut renewed = Decoder::clone(outer);
+        // The tensors from before the update go first: an embedding may be the largest tensor of a model.
+        forget_trained(&mut renewed, &self.method);
+        *outer = Arc::new(renewed.clone());
+        let values = group_values(&self.parameters, number, self.uploader.precision)?;
         for (slot, values) in layout.slots.iter().zip(values) {
             match slot.name.as_str() {
                 FINAL_NORM => renewed.final_norm = self.uploader.norm(values),
@@ -166,10 +169,32 @@ fn matrix(shape: &[usize]) -> [usize; 2] {
     [shape[0], shape[1]]
 }
 
-fn outer_from_files(weights: &Weights, uploader: &Uploader) -> Result<Decoder, TrainError> {
-    let spec = uploader.spec.clone();
-    let embedding = uploader.matrix(weights, EMBEDDING)?;
-    let head = if spec.tied_head { embedding.clone() } else { uploader.matrix(weights, HEAD)? };
+/// Puts an empty tensor in the place of each trained matrix.
+fn forget_trained(outer: &mut Decoder, method: &MethodPlan) {
+    let (embedding, head) = trained_matrices(method);
+    let nothing = || Tensor::empty([0, outer.spec.hidden], &outer.device);
+    if embedding {
+        outer.embedding = nothing();
+    }
+    if head {
+        outer.head = nothing();
+    }
+}
+
+/// Whether embedding and head are trained.
+fn trained_matrices(method: &MethodPlan) -> (bool, bool) {
+    method.full().map_or((false, false), |full| (full.embeddings, full.head))
+}
+
+/// What the files hold of the parts around the blocks; trained matrices are empty until they are renewed.
+fn outer_from_files(weights: &Weights, method: &MethodPlan, uploader: &Uploader) -> Result<Decoder, TrainError> {
+    let (spec, (embedding_trained, head_trained)) = (uploader.spec.clone(), trained_matrices(method));
+    let matrix = |name: &str, trained: bool| match trained {
+        true => Ok(Tensor::empty([0, spec.hidden], &uploader.device)),
+        false => uploader.matrix(weights, name),
+    };
+    let embedding = matrix(EMBEDDING, embedding_trained)?;
+    let head = if spec.tied_head { embedding.clone() } else { matrix(HEAD, head_trained)? };
     let final_norm = uploader.norm(HostValues::F32(weights.read(FINAL_NORM)?.data));
     Ok(Decoder { spec, embedding, head, final_norm, device: uploader.device.clone() })
 }

@@ -33,7 +33,7 @@ pub type Listener<'a> = dyn FnMut(Event) + Send + 'a;
 /// The loop runs on a worker of rayon's pool: from outside the pool every product would add the calling thread to the
 /// workers, one more than there are cores, and the threads would take turns (docs/LOG.md).
 pub fn train(job: Job, stop: &AtomicBool, events: &mut Listener<'_>) -> Result<Outcome, TrainError> {
-    kernels::memory::keep_freed_pages();
+    kernels::memory::pack_by_panels();
     rayon::scope(|_| train_here(job, stop, events))
 }
 
@@ -99,11 +99,12 @@ impl Run {
         let dataset = Dataset::load(&plan.data, &tokenizer)?;
         dataset.check_vocabulary(plan.model.spec.vocabulary)?;
         events(Event::Data(data_line(&dataset)));
-        let held_out = plan.evaluation.as_ref().map(|evaluation| HeldOut::load(evaluation, &plan.data, &tokenizer));
+        let held_out = plan.evaluation.as_ref().map(|evaluation| HeldOut::load(evaluation, &plan, &tokenizer));
         let held_out = held_out.transpose()?;
         let kept = if resume { Some(survive::find(&directory, &plan, events)?) } else { None };
         let batches = Batches::new(&dataset, &plan.data, plan.train.rows_per_step, plan.train.micro_batch);
         let steps = steps_of(&plan, &batches);
+        kernels::memory::give_back_small();
         let begun = Instant::now();
         let placed = place(&plan, &weights, &device, kept.as_ref());
         let (learner, standing) = placed.map_err(|error| error.before_training(plan.memory.nvme_bytes))?;

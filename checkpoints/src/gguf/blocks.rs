@@ -111,17 +111,21 @@ impl BlockType {
 
     /// Decodes a whole number of blocks; bytes beyond the last whole block are not read.
     pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        let mut out = vec![0.0f32; bytes.len() / self.bytes() * self.elements()];
+        self.decode_into(bytes, &mut out);
+        out
+    }
+
+    /// [`BlockType::decode`] into `out`, which has room for the whole blocks.
+    pub fn decode_into(self, bytes: &[u8], out: &mut [f32]) {
         // 8192 numbers a task: long enough to hide the cost of a task, short enough to share one tensor among many cores.
         const TASK: usize = 8192;
-        let blocks = bytes.len() / self.bytes();
-        let mut out = vec![0.0f32; blocks * self.elements()];
         let blocks_per_task = TASK / self.elements();
         out.par_chunks_mut(TASK).zip(bytes.par_chunks(blocks_per_task * self.bytes())).for_each(|(out, bytes)| {
             for (out, block) in out.chunks_exact_mut(self.elements()).zip(bytes.chunks_exact(self.bytes())) {
                 self.decode_block(block, out);
             }
         });
-        out
     }
 
     fn decode_block(self, block: &[u8], out: &mut [f32]) {

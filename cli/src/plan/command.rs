@@ -49,7 +49,7 @@ fn read(path: &Path, arguments: &PlanArguments) -> Result<Recipe, Failure> {
 fn one(arguments: &PlanArguments, recipe: &Recipe, target: &Target) -> Result<(), Failure> {
     let report = report(recipe, target, &subject::subject(recipe)?)?;
     if let Some(path) = &arguments.svg {
-        publish_file(path, svg(&report).as_bytes())
+        write_chart(path, &svg(&report))
             .with_context(|| format!("cannot write the chart: {}", path.display()))
             .or_run()?;
     }
@@ -58,6 +58,13 @@ fn one(arguments: &PlanArguments, recipe: &Recipe, target: &Target) -> Result<()
         false => say(&text(&report, origin(recipe, target), terminal::stdout_style()))?,
     }
     misfit(&report)
+}
+
+/// A chart is whole or not there; folders are the user's to make.
+fn write_chart(path: &Path, text: &str) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::metadata(folder)?;
+    Ok(publish_file(path, text.as_bytes())?)
 }
 
 /// Whether figures of transfers were measured; those of a described machine come from its drives.

@@ -12,7 +12,7 @@ use super::transfers::{Transfers, transfers};
 use super::{IO_BUFFERS, PlanError, source, updates_during_backward};
 use crate::architecture::DecoderSpec;
 use crate::machine::Machine;
-use crate::memory::{self, Placement, Shape, Sizes};
+use crate::memory::{Placement, Shape, Sizes};
 use crate::plan::*;
 use crate::time::{self, Work};
 
@@ -84,14 +84,14 @@ impl<'a> Ground<'a> {
     /// What memory is counted from.
     pub(super) fn shape(&self, choice: &Choice) -> Shape<'_> {
         let (recipe, length) = (self.recipe, choice.lengths.sequence);
-        let answers = recipe.eval.as_ref().filter(|eval| eval.exact_match).map(|eval| {
-            let rows = self.evaluation(eval, choice.lengths).batch_rows as u64;
-            (rows, (length + eval.max_new_tokens) as u64)
-        });
+        let asked = recipe.eval.as_ref().filter(|eval| eval.exact_match);
+        let answers = asked.map(|eval| (ANSWER_ROWS_MAX, (length + eval.max_new_tokens) as u64));
         let straight = updates_during_backward(recipe) && choice.micro_batch == choice.lengths.rows();
         Shape {
             spec: self.spec,
             device: self.device,
+            cores: self.machine.cores,
+            fast_bf16: self.machine.fast_bf16,
             precision: choice.precision,
             method: &self.method,
             sizes: self.sizes,
@@ -128,18 +128,16 @@ impl<'a> Ground<'a> {
         }
     }
 
-    /// Answers at once: as many as a quarter of the budget holds the caches of, at most [`ANSWER_ROWS_MAX`].
-    pub(super) fn evaluation(&self, eval: &recipe::EvalSection, lengths: Lengths) -> EvaluationPlan {
-        let tokens = (lengths.sequence + eval.max_new_tokens) as u64;
-        let cache_bytes = memory::cache_bytes_per_token(self.spec, self.precision);
-        let row_bytes = tokens * cache_bytes + self.spec.vocabulary as u64 * 4;
-        let rows = (self.budgets.memory_bytes / 4 / row_bytes.max(1)).clamp(1, ANSWER_ROWS_MAX);
+    /// Answers at once: as many as training's memory holds, at most [`ANSWER_ROWS_MAX`].
+    pub(super) fn evaluation(&self, eval: &recipe::EvalSection, shape: &Shape) -> EvaluationPlan {
+        let (rows, tokens) = shape.answers_at_once().unwrap_or((ANSWER_ROWS_MAX, 0));
         EvaluationPlan {
             source: source(&eval.source),
             every_steps: eval.every_steps,
             exact_match: eval.exact_match,
             max_new_tokens: eval.max_new_tokens,
             batch_rows: rows as usize,
+            batch_tokens: tokens as usize,
             max_rows: eval.max_rows,
         }
     }

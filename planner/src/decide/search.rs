@@ -20,8 +20,21 @@ const MICRO_BATCH_TOKENS_MAX_STREAMED: usize = 131_072;
 /// Candidates that take no longer than this times the fastest are as fast: no estimate is better than that.
 const AS_FAST: f64 = 1.02;
 
+/// Time on the device over time with host memory from which weights or block inputs leave the device though they would fit.
+const WORTH_A_LINK: f64 = 1.1;
 /// Time in memory over time with drives from which drives are used though memory would do.
 const WORTH_A_DRIVE: f64 = 1.5;
+
+/// How far bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    /// Weights and block inputs stay on the device, nothing is on a drive.
+    Device,
+    /// Nothing is on a drive.
+    Memory,
+    /// Anywhere.
+    Drives,
+}
 
 /// A combination that was looked at.
 #[derive(Debug, Clone)]
@@ -32,7 +45,7 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// Classes that left the device, and those of them that went to NVMe.
+    /// Classes on NVMe and classes in dram.
     fn moved(&self) -> (usize, usize) {
         let Placement { weights, gradients, optimizer, activations } = self.choice.placement;
         let tiers = [weights, gradients, optimizer, activations];
@@ -40,24 +53,38 @@ impl Candidate {
         (count(Tier::Nvme), count(Tier::Dram))
     }
 
+    fn reach(&self) -> Reach {
+        let placement = &self.choice.placement;
+        match self.moved() {
+            (0, _) if placement.weights == Tier::Device && placement.activations == Tier::Device => Reach::Device,
+            (0, _) => Reach::Memory,
+            _ => Reach::Drives,
+        }
+    }
+
     pub(super) fn seconds_per_token(&self) -> f64 {
         self.step_seconds / self.choice.lengths.step as f64
     }
 }
 
-/// The fastest; of those that are as fast the one that moves least, then with the largest micro-batch, then with the least memory. What
-/// fits without a drive stays off it, unless the drive saves a third of the time: drives wear.
+/// The fastest, where bytes stay as near as they can: weights and block inputs leave the device only if that saves a tenth of the time, and
+/// nothing goes to a drive that would fit without, unless that saves a third: links are shared, drives wear. Of those that are as fast the
+/// one that moves least, then with the largest micro-batch, then with the least memory.
 pub(super) fn best(candidates: &[Candidate]) -> Option<&Candidate> {
-    let fastest_of = |wanted: &dyn Fn(&Candidate) -> bool| {
-        let wanted = candidates.iter().filter(|candidate| wanted(candidate));
-        wanted.map(|candidate| candidate.step_seconds).fold(f64::INFINITY, f64::min)
+    let reach = [(Reach::Device, WORTH_A_LINK), (Reach::Memory, WORTH_A_DRIVE), (Reach::Drives, 1.0)];
+    let fastest = |reach: Reach| {
+        let within = candidates.iter().filter(|candidate| candidate.reach() <= reach);
+        within.map(|candidate| candidate.step_seconds).fold(f64::INFINITY, f64::min)
     };
-    let (of_all, in_memory) = (fastest_of(&|_| true), fastest_of(&|candidate| candidate.moved().0 == 0));
-    let drives = in_memory > WORTH_A_DRIVE * of_all;
-    let fastest = if drives { of_all } else { in_memory };
-    let as_fast = candidates
-        .iter()
-        .filter(|candidate| (drives || candidate.moved().0 == 0) && candidate.step_seconds <= AS_FAST * fastest);
+    let of_all = fastest(Reach::Drives);
+    let in_memory = fastest(Reach::Memory);
+    let near_enough = |&(reach, worth): &(Reach, f64)| {
+        let rival = if reach == Reach::Device && in_memory < f64::INFINITY { in_memory } else { of_all };
+        fastest(reach) <= worth * rival
+    };
+    let (reach, _) = reach.into_iter().find(near_enough)?;
+    let limit = AS_FAST * fastest(reach);
+    let as_fast = candidates.iter().filter(|candidate| candidate.reach() <= reach && candidate.step_seconds <= limit);
     as_fast.min_by_key(|candidate| {
         let (nvme, dram) = candidate.moved();
         (nvme, dram, std::cmp::Reverse(candidate.choice.micro_batch), candidate.needs.memory_bytes)

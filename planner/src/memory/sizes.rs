@@ -4,7 +4,7 @@
 //! Out:   numbers of elements. What is trained is counted the way the update holds it: flat arrays per group, each tensor padded to 256.
 //! Never: bytes; those depend on the rule and the tier.
 
-use crate::architecture::{DecoderSpec, EMBEDDING, FINAL_NORM, HEAD};
+use crate::architecture::{DecoderSpec, EMBEDDING, FINAL_NORM, HEAD, Linear};
 use crate::plan::MethodPlan;
 
 /// Tensors of a group start at multiples of this: no update block of any rule straddles two tensors.
@@ -17,6 +17,10 @@ pub struct Sizes {
     pub parameters: u64,
     /// Parameters of one block; all blocks have the same.
     pub block_parameters: u64,
+    /// Those of its linear layers' matrices.
+    pub block_linear: u64,
+    /// The largest of these matrices.
+    pub largest_linear: u64,
     /// The largest tensor.
     pub largest_tensor: u64,
     /// Trained numbers, without padding.
@@ -42,6 +46,8 @@ impl Sizes {
         Sizes {
             parameters: spec.parameters(),
             block_parameters: spec.block_tensors(0).iter().map(|(_, shape)| wide(shape).iter().product::<u64>()).sum(),
+            block_linear: linears(spec).sum(),
+            largest_linear: linears(spec).max().unwrap_or(0),
             largest_tensor: spec.tensors().iter().map(|(_, shape)| wide(shape).iter().product()).max().unwrap_or(0),
             trained: total(&|shape| shape.iter().product()),
             elements: total(&padded),
@@ -50,6 +56,11 @@ impl Sizes {
             factored: total(&|shape| shape.iter().sum()),
         }
     }
+}
+
+/// Numbers of each linear layer's matrix in a block.
+fn linears(spec: &DecoderSpec) -> impl Iterator<Item = u64> {
+    Linear::ALL.into_iter().map(|linear| wide(&spec.linear_shape(linear)).iter().product())
 }
 
 /// Shapes of the trained tensors of one block.

@@ -66,14 +66,17 @@ fn full_training_on_the_device_holds_weights_masters_states_and_gradients() {
             ("masters", Tier::Device, 538_106_880),
             ("optimizer states", Tier::Device, 1_076_213_760),
             ("gradients", Tier::Device, 538_106_880),
-            ("block gradients", Tier::Device, 14_161_920),
-            ("flat gradients", Tier::Device, 141_573_120),
-            ("block inputs", Tier::Device, 36_569_088),
-            // 30 blocks x 512 tokens x (9024 numbers x 4 + 9 heads x 4)
-            ("kept graphs", Tier::Device, 30 * 512 * 36_132),
+            // 49,152 x 576 numbers of the tied embedding and the last norm, padded to 768
+            ("outer gradients", Tier::Device, 28_312_320 * 4),
+            ("gradients in flight", Tier::Device, 512 * 576 * 4),
+            ("block inputs", Tier::Device, 30 * 512 * 576 * 4),
+            // 30 blocks x 512 tokens x (7872 numbers x 4 + 9 heads x 8)
+            ("kept graphs", Tier::Device, 30 * 512 * 31_560),
+            // 341 rows of 49,152 logits and of 2064 columns of them, and three times 512 hidden states
+            ("loss", Tier::Device, 341 * (49_152 + 2064) * 4 + 3 * 512 * 576 * 4),
         ],
     );
-    for absent in ["stored weights", "streamed blocks", "I/O buffers", "live block inputs", "blocks of kept graphs"] {
+    for absent in ["stored weights", "streamed blocks", "I/O buffers", "stored block inputs", "blocks of kept graphs"] {
         assert_eq!(term_of(&plan, absent), None, "{absent}");
     }
     assert_eq!(plan.memory.peak_bytes, total(&plan.memory.terms));
@@ -87,20 +90,18 @@ fn full_training_on_nvme_keeps_the_outer_tensors_two_blocks_and_buffers_in_memor
         &[
             ("weights", Tier::Device, 113_248_512),
             ("streamed blocks", Tier::Device, 28_320_768),
-            // 49,152 x 576 numbers of the tied embedding and the last norm, padded to 768
-            ("renewed weights", Tier::Device, 28_312_320 * 4),
             ("I/O buffers", Tier::Dram, 100_663_296),
-            ("live block inputs", Tier::Device, 2_359_296),
-            ("flat gradients", Tier::Device, 141_573_120),
+            ("block inputs", Tier::Device, 2_359_296),
+            ("outer gradients", Tier::Device, 28_312_320 * 4),
             ("masters", Tier::Nvme, 538_106_880),
             ("optimizer states", Tier::Nvme, 1_076_213_760),
-            ("block inputs", Tier::Nvme, 36_569_088),
+            ("stored block inputs", Tier::Nvme, 35_389_440),
         ],
     );
     assert_eq!(term_of(&plan, "gradients"), None, "one micro-batch, updated during backward");
     assert_eq!(term_of(&plan, "stored weights"), None, "f32 masters are the stored weights");
-    assert_eq!(plan.memory.nvme_bytes, 538_106_880 + 1_076_213_760 + 36_569_088);
-    assert_eq!(plan.memory.dram_bytes, 100_663_296);
+    assert_eq!(plan.memory.nvme_bytes, 538_106_880 + 1_076_213_760 + 35_389_440);
+    assert_eq!((plan.memory.dram_bytes, plan.memory.pinned_bytes), (100_663_296, 100_663_296));
     assert_eq!(plan.memory.peak_bytes, total(&plan.memory.terms));
 }
 
@@ -128,7 +129,8 @@ fn states_take_the_bytes_of_their_rule() {
         // 30 blocks x 11,328 rows, columns and norms, and 49,152 + 576 + 576 outside
         (vec!["optimizer.kind=adafactor"], 1_560_576),
     ] {
-        assert_eq!(term_of(&plan_of(&set), "optimizer states"), Some((Tier::Device, bytes)), "{set:?}");
+        let expected = Some((Tier::Device, bytes)).filter(|_| bytes > 0);
+        assert_eq!(term_of(&plan_of(&set), "optimizer states"), expected, "{set:?}");
     }
 }
 
@@ -178,7 +180,9 @@ fn lora_streams_its_frozen_blocks_and_keeps_16_bytes_an_adapter_parameter() {
 
 #[test]
 fn graphs_that_are_kept_hold_the_weights_of_their_blocks() {
-    let held = |keep: &str| term_of(&plan_of(&["offload.weights=nvme", keep]), "blocks of kept graphs").unwrap().1;
+    let held = |keep: &str| {
+        term_of(&plan_of(&["offload.weights=nvme", keep]), "blocks of kept graphs").map_or(0, |term| term.1)
+    };
     assert_eq!(held("train.keep=recompute"), 0);
     assert_eq!(held("train.keep=3"), 3 * 3_540_096 * 4);
     assert_eq!(held("train.keep=retain"), 28 * 3_540_096 * 4, "two blocks are counted as streamed");
@@ -192,7 +196,7 @@ fn frozen_embedding_and_head_have_no_arrays_and_no_gradients() {
         &plan,
         &[
             ("masters", Tier::Device, elements * 4),
-            ("flat gradients", Tier::Device, (2 * 3_540_480 + 768) * 4),
+            ("outer gradients", Tier::Device, 768 * 4),
             ("weights", Tier::Device, 538_060_032),
         ],
     );
@@ -201,24 +205,103 @@ fn frozen_embedding_and_head_have_no_arrays_and_no_gradients() {
 #[test]
 fn untied_head_is_a_second_outer_gradient() {
     let spec = DecoderSpec { tied_head: false, ..smollm2() };
-    let flat = |set: &[&str]| term_of(&plan_with(spec.clone(), set), "flat gradients").unwrap().1;
+    let flat = |set: &[&str]| term_of(&plan_with(spec.clone(), set), "outer gradients").unwrap().1;
     let matrix = 49152 * 576;
-    assert_eq!(flat(&[]), (2 * 3_540_480 + 768 + 2 * matrix) * 4);
-    assert_eq!(flat(&["method.train_embeddings=false"]), (2 * 3_540_480 + 768 + matrix) * 4);
+    assert_eq!(flat(&[]), (768 + 2 * matrix) * 4);
+    assert_eq!(flat(&["method.train_embeddings=false"]), (768 + matrix) * 4);
 }
 
 #[test]
 fn beside_a_card_flat_gradients_are_host_memory() {
     let plan = plan_of(&["hardware.device=cuda:0", "offload.optimizer=dram", "offload.gradients=dram"]);
-    assert_terms(&plan, &[("flat gradients", Tier::Dram, 141_573_120), ("block gradients", Tier::Device, 14_161_920)]);
-    assert_eq!(plan.memory.peak_bytes, total(&plan.memory.terms) - plan.memory.dram_bytes);
+    assert_terms(&plan, &[("outer gradients", Tier::Dram, 28_312_320 * 4)]);
+    let device: u64 = plan.memory.terms.iter().filter(|term| term.tier == Tier::Device).map(|term| term.bytes).sum();
+    assert_eq!(plan.memory.peak_bytes, device);
+    assert!(plan.memory.dram_bytes >= 4 * 538_106_880);
 }
 
 #[test]
 fn norms_on_queries_and_keys_and_after_sublayers_keep_their_inputs() {
-    let graph = |spec: DecoderSpec| term_of(&plan_with(spec, &["train.keep=recompute"]), "live graph").unwrap().1;
+    let graph = |spec: DecoderSpec| {
+        let plan = plan_with(spec, &["train.keep=retain"]);
+        let phase = plan.memory.phases.iter().find(|phase| phase.phase == Phase::BackwardStart).unwrap();
+        phase.terms.iter().find(|term| term.name == "kept graphs").unwrap().bytes / 30
+    };
     let plain = graph(smollm2());
-    assert_eq!(plain, 512 * 36_132);
+    assert_eq!(plain, 512 * 31_560);
     assert_eq!(graph(DecoderSpec { qk_norm: true, ..smollm2() }) - plain, 512 * (576 + 192) * 4);
     assert_eq!(graph(DecoderSpec { sandwich_norms: true, ..smollm2() }) - plain, 512 * 2 * 576 * 4);
+}
+
+#[test]
+fn every_phase_is_planned_and_the_largest_is_the_peak() {
+    for set in [&[][..], &ALL_NVME, &["method.kind=lora", "method.rank=8", "method.alpha=8", "train.keep=recompute"]] {
+        let memory = plan_of(set).memory;
+        assert_eq!(memory.phases.iter().map(|phase| phase.phase).collect::<Vec<_>>(), PHASES);
+        let largest = memory.phases.iter().max_by_key(|phase| phase.counted_bytes).unwrap();
+        assert_eq!((memory.peak_bytes, memory.peak_phase), (largest.counted_bytes, largest.phase));
+        assert!(memory.phases.iter().all(|phase| phase.counted_bytes == total(&phase.terms)), "{set:?}");
+    }
+}
+
+#[test]
+fn a_search_counts_the_same_bytes_as_the_plan_that_is_shown() {
+    let method = MethodPlan::Full(crate::plan::FullPlan { embeddings: true, head: true });
+    let (plan, spec) = (plan_of(&ALL_NVME), smollm2());
+    let shape = Shape {
+        spec: &spec,
+        device: DeviceChoice::Cpu,
+        cores: 2,
+        fast_bf16: false,
+        precision: Precision::F32,
+        method: &method,
+        sizes: Sizes::of(&spec, &method),
+        optimizer: &plan.optimizer,
+        placement: Placement {
+            weights: Tier::Nvme,
+            gradients: Tier::Nvme,
+            optimizer: Tier::Nvme,
+            activations: Tier::Nvme,
+        },
+        has_gradient_arrays: true,
+        buffers_bytes: plan.offload.buffers as u64 * plan.offload.buffer_bytes(),
+        tokens: 512,
+        keep: plan.model.keep.clone(),
+        answers: None,
+    };
+    assert_eq!(shape.needs().memory_bytes, plan.memory.peak_bytes);
+    assert_eq!(shape.needs().dram_bytes, plan.memory.dram_bytes);
+}
+
+#[test]
+fn answers_take_no_more_memory_than_training_unless_one_row_does() {
+    let eval = |tokens: usize| {
+        let sets = [
+            "eval.source.path=b.jsonl".to_string(),
+            "eval.exact_match=true".to_string(),
+            format!("eval.max_new_tokens={tokens}"),
+            "train.keep=recompute".to_string(),
+        ];
+        plan_of(&sets.each_ref().map(String::as_str))
+    };
+    let plan = eval(8);
+    let (without, evaluation) = (plan_of(&["train.keep=recompute"]), plan.evaluation.unwrap());
+    assert_eq!(plan.memory.peak_bytes, without.memory.peak_bytes);
+    assert!(evaluation.batch_rows > 10 && evaluation.batch_tokens >= 520, "{evaluation:?}");
+    let long = eval(7000);
+    assert_eq!((long.memory.peak_phase, long.evaluation.unwrap().batch_tokens >= 7512), (Phase::Evaluation, true));
+}
+
+#[test]
+fn a_base_in_4_bits_takes_0_5159_bytes_a_linear_weight() {
+    let plan = plan_of(&["method.kind=qlora", "method.rank=8", "method.alpha=8"]);
+    let linear = 3_538_944u64;
+    let block = linear / 2 + linear / 64 + linear / 16_384 * 4;
+    assert!((block as f64 / linear as f64 - 0.5159).abs() < 1e-4);
+    // Two norms of 576 in each block; embedding and last norm in f32.
+    let rest = (30 * 2 * 576 + 49_152 * 576 + 576) * 4;
+    assert_terms(
+        &plan,
+        &[("weights", Tier::Device, 30 * block + rest), ("dequantised layer", Tier::Device, 884_736 * 4)],
+    );
 }

@@ -38,6 +38,8 @@ fn full() -> MethodPlan {
 
 fn shape<'a>(spec: &'a DecoderSpec, method: &'a MethodPlan, tier: Tier) -> Shape<'a> {
     Shape {
+        cores: 2,
+        fast_bf16: false,
         spec,
         device: DeviceChoice::Cpu,
         precision: Precision::F32,

@@ -116,7 +116,7 @@ fn more_reach_never_trains_a_smaller_model() {
 fn qlora_trains_no_less_than_lora_and_full_training_less_than_both() {
     let rows = rows(&machine(16 * GB, &[16 * GB]), None);
     let of = |method| largest_of(&rows, method, Reach::Device);
-    assert!(of(FitMethod::Qlora) >= of(FitMethod::Lora), "{rows:?}");
+    assert!(of(FitMethod::Qlora) > of(FitMethod::Lora), "{rows:?}");
     assert!(of(FitMethod::Lora) > of(FitMethod::Full), "{rows:?}");
 }
 

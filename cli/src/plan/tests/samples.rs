@@ -6,7 +6,7 @@
 
 use planner::architecture::{Activation, DecoderSpec, Family, LayerSpec, RopeScaling, RopeSpec};
 use planner::costs::{BreakEven, Costs, Lanes, Power, Wear};
-use planner::hardware::{Cpu, Described, Gpu, Ssd, Vendor};
+use planner::hardware::{Asked, Catalogue, Described};
 use planner::plan::{Phase, PhaseTime, Plan, Remedy, Resource, ResourceTime, Tier, TimePlan};
 use planner::rates::{NvmeRates, Rates};
 use planner::report::{Alternative, Report, RuleOfTwenty, SCHEMA, Shortfall};
@@ -218,6 +218,7 @@ fn costs() -> Costs {
             run_wh: Some(1840.0),
             run_cost: Some(0.64),
             psu_watts: 850,
+            psu: "a supply of 850 W".into(),
             circuit: "any household circuit: 2.6 A at 230 V".into(),
         },
         lanes: Lanes { asked: 20, there: Some(24), note: None },
@@ -238,47 +239,11 @@ fn costs() -> Costs {
 }
 
 fn described(cards: u32) -> Described {
-    let gpu = Gpu {
-        name: "rtx-4090".into(),
-        title: "GeForce RTX 4090".into(),
-        vendor: Vendor::Nvidia,
-        memory_gib: 24.0,
-        unified: false,
-        bandwidth_gb: 1008.0,
-        bf16_tflops: Some(165.2),
-        fp16_tflops: None,
-        fp32_tflops: Some(82.6),
-        pcie_generation: Some(4),
-        pcie_lanes: Some(16),
-        card_link_gb: None,
-        watts: 450.0,
-        source: "test".into(),
+    let asked = Asked {
+        gpu: Some(format!("rtx-4090x{cards}")),
+        ram: Some(128_000_000_000),
+        nvme: vec!["990-pro-2tb".into()],
+        cpu: Some("ryzen-9-7950x".into()),
     };
-    let cpu = Cpu {
-        name: "ryzen-9-7950x".into(),
-        title: "Ryzen 9 7950X".into(),
-        cores: 16,
-        memory_channels: 2,
-        memory_mts: 5200,
-        pcie_generation: 5,
-        pcie_lanes: 24,
-        fp32_tflops: 1.5,
-        bf16_tflops: None,
-        watts: 170.0,
-        memory_gb_max: Some(192),
-        source: "test".into(),
-    };
-    let ssd = Ssd {
-        name: "990-pro-2tb".into(),
-        title: "990 PRO 2 TB".into(),
-        capacity_gb: 2000,
-        read_mb: 7450.0,
-        write_mb: 6900.0,
-        sustained_write_mb: Some(1400.0),
-        tbw: 1200.0,
-        dwpd: None,
-        pcie_generation: 4,
-        source: "test".into(),
-    };
-    Described { gpu: Some((gpu, cards)), cpu: Some(cpu), ram_bytes: 128_000_000_000, ssds: vec![ssd] }
+    Catalogue::built_in().describe(&asked).unwrap()
 }
