@@ -7,7 +7,7 @@
 //! The first test runs small members, the second the others: `cargo test --release memory_grid -- --ignored --nocapture`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -133,7 +133,7 @@ fn rows() -> String {
     lines.chunks(12).map(row).collect()
 }
 
-fn outcome(run: &PathBuf) -> Outcome {
+fn outcome(run: &Path) -> Outcome {
     let read = |name: &str| fs::read_to_string(run.join(name)).unwrap();
     let plan: Value = serde_json::from_str(&read("plan.json")).unwrap();
     let memory = &plan["memory"];

@@ -7,8 +7,8 @@
 /// Has products pack their operands panel by panel.
 ///
 /// From 8e9 multiplications on gemmkit packs all panels of its left operand at once, in a buffer that stays: for the logits of a
-/// vocabulary of 152,000 that is 512 MB. Panels are packed alike either way and results have the same bits; the time is the same to the
-/// noise (docs/LOG.md). From 16 threads on gemmkit packs at once whatever is set.
+/// vocabulary of 152,000 that is 512 MB. Panels are packed alike either way and results have the same bits.
+/// From 16 threads on gemmkit packs at once whatever is set.
 pub fn pack_by_panels() {
     gemmkit::tuning::set_shared_lhs_mnk(usize::MAX);
 }

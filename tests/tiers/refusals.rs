@@ -69,7 +69,7 @@ fn disk_that_is_too_small_is_refused_with_the_bytes_needed_and_free() {
     let Some(disk) = Mounted::new("size=256k") else {
         return eprintln!("SKIPPED disk_that_is_too_small...: no right to mount here");
     };
-    let words = ["does not fit", "bytes are needed for tensor", "are free", "the files of this run need 659 KB"];
+    let words = ["does not fit", "bytes are needed for tensor", "are free", "the files of this run need 643 KB"];
     runs.refuses(&[&nvme(&disk.path)], 3, &words);
     assert_eq!(fs::read_dir(&disk.path).unwrap().count(), 0);
     let automatic = ["offload.chunk=auto", "offload.queue_depth=auto"];

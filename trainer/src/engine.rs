@@ -213,6 +213,7 @@ impl Walk<'_> {
         let Graph { input, output, trained } = graph;
         let mut gradients = kernels::seed_gradient(output, incoming).backward();
         let layout = &self.engine.parameters.layout()[index];
+        self.optimizer.wait_for_room();
         let flat = match trained {
             Trained::Factors(adapters) => factor_gradients(*adapters, layout, &mut gradients),
             Trained::Weights(block) => weight_gradients(block, layout, &mut gradients),

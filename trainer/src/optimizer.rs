@@ -27,6 +27,8 @@ pub enum Finish {
 enum Job {
     Gradient(usize, Vec<f32>, Finish),
     Update(usize, Step),
+    /// Nothing: it is taken when the gradient before it is done with.
+    Next,
     Settle,
 }
 
@@ -67,6 +69,11 @@ impl Optimizer {
         let thread = std::thread::Builder::new().name("optimizer".into()).spawn(work);
         let thread = thread.map_err(|error| TrainError::Thread { reason: error.to_string() })?;
         Ok(Optimizer { jobs: Some(jobs), settled, thread: Some(thread), groups, stalls })
+    }
+
+    /// Waits until the thread is done with the gradient before, so that its memory is free when the next one is made.
+    pub fn wait_for_room(&self) {
+        self.stalls.time(Cause::Gradients, || self.send(Job::Next));
     }
 
     /// Hands over a group's flat gradient; waits while the thread is busy with the one before.
@@ -120,6 +127,7 @@ fn serve(parameters: &SharedParameters, updater: &Updater, todo: &Receiver<Job>,
                 let _ = report.send(std::mem::replace(&mut done, fresh()));
                 continue;
             }
+            Job::Next => continue,
             // After an error nothing more is changed until it has been reported.
             _ if done.error.is_some() => continue,
             Job::Gradient(group, flat, finish) => take_gradient(parameters, updater, (group, &flat, finish), &mut done),

@@ -85,18 +85,23 @@ impl Shape<'_> {
         // The block that goes backward has its own term; when those that recompute follow, all graphs are gone.
         self.kept(self.retained().saturating_sub(1), terms);
         self.outer_gradients(terms);
-        let (at_gate, at_attention, at_end) = self.backward_stages();
-        terms.push(term("live block", Tier::Device, at_gate.max(at_attention).max(at_end)));
-        // While it is being used, the next block is already at its gate.
+        let (on_the_way, at_end) = self.backward_stages();
+        // The flat gradient of the block before is gone before this block's is made. Beside a card it is host memory.
         let waits = [self.placement.gradients, self.placement.optimizer].contains(&Tier::Nvme);
-        let flats = u64::from(waits) + u64::from(self.host() != Tier::Device);
-        let waiting = self.sizes.block_elements.saturating_mul(4 * flats);
+        let flat = self.sizes.block_elements.saturating_mul(4);
+        let (live, waiting) = match self.host() {
+            Tier::Device if !waits => (on_the_way.max(at_end), 0),
+            Tier::Device if on_the_way.saturating_add(flat) > at_end => (on_the_way, flat),
+            Tier::Device => (at_end, 0),
+            _ => (on_the_way.max(at_end), flat),
+        };
+        terms.push(term("live block", Tier::Device, live));
         terms.push(term("gradient on its way", self.host(), waiting));
         terms.push(term("batch", Tier::Device, self.batch_bytes()));
     }
 
-    /// What a block holds on its way back: at its gate, at its attention, and at its end.
-    fn backward_stages(&self) -> (u64, u64, u64) {
+    /// What a block holds on its way back: the most at its gate or its attention, and what it holds at its end.
+    fn backward_stages(&self) -> (u64, u64) {
         let (h, (q, kv, f)) = (self.spec.hidden as u64, self.widths());
         let sums = self.tokens.saturating_mul(8 * self.spec.n_heads as u64);
         let extra = self.norm_inputs();
@@ -106,11 +111,8 @@ impl Shape<'_> {
             MethodPlan::Lora(_) => {
                 let widened = self.widened_bytes();
                 let gradients = self.sizes.block_elements.saturating_mul(4);
-                (
-                    gate.saturating_add(widened),
-                    attention.saturating_add(widened).saturating_add(gradients),
-                    gradients * 2,
-                )
+                let on_the_way = gate.max(attention.saturating_add(gradients)).saturating_add(widened);
+                (on_the_way, gradients.saturating_mul(2))
             }
             MethodPlan::Full(_) => {
                 let all = self.sizes.block_elements.saturating_mul(4);
@@ -118,7 +120,7 @@ impl Shape<'_> {
                 let copies = if self.host() == Tier::Device { 2 } else { 1 };
                 let end = self.activations(2 * h).saturating_add(all.saturating_mul(copies));
                 let gate = gate.saturating_add((f * h).saturating_mul(4));
-                (gate, attention.saturating_add((3 * f * h + q * h).saturating_mul(4)), end)
+                (gate.max(attention.saturating_add((3 * f * h + q * h).saturating_mul(4))), end)
             }
         }
     }
