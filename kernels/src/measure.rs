@@ -104,10 +104,10 @@ pub enum Operation {
     HeadTrained(LinearSize),
 }
 
-/// Seconds of one call: the fastest of those that fit in `limit`, because other programs only ever add time. Runs on the pool's
-/// workers, as training does.
+/// Seconds of one call: the median of those that fit in `limit`. Training meets the same neighbours, so the fastest call would promise
+/// what no step reaches (docs/LOG.md). Runs on the pool's workers, as training does.
 pub fn seconds(operation: Operation, format: Format, limit: Duration) -> f64 {
-    let mut fastest = f64::INFINITY;
+    let mut calls = Vec::with_capacity(CALLS_MAX);
     rayon::scope(|_| {
         let mut call = prepare(operation, format.dtype());
         call();
@@ -115,13 +115,14 @@ pub fn seconds(operation: Operation, format: Format, limit: Duration) -> f64 {
         for number in 1..=CALLS_MAX {
             let started = Instant::now();
             call();
-            fastest = fastest.min(started.elapsed().as_secs_f64());
+            calls.push(started.elapsed().as_secs_f64());
             if number >= CALLS_MIN && begun.elapsed() > limit {
                 break;
             }
         }
     });
-    fastest
+    calls.sort_by(f64::total_cmp);
+    calls[calls.len() / 2]
 }
 
 /// Bytes a second at which one thread copies memory that no cache holds: read and written bytes both count.
