@@ -111,7 +111,8 @@ fn a_legend_adds_up_to_its_bar() {
 #[test]
 fn each_phase_of_a_step_names_what_bounds_it() {
     let text = page_of(&samples::full_beside_a_card(), 120);
-    assert!(line(&text, "  update").contains("NVMe writes; NVMe reads 16.1 s"), "{text}");
+    let bounded = |line: &str| line.starts_with("  update") && line.contains("NVMe writes; NVMe reads 16.1 s");
+    assert!(text.lines().any(bounded), "{text}");
     let time = line(&text, "time");
     assert!(
         time.contains("52.5 s a step (42.0 s to 68.2 s)") && time.contains("1248 tokens/s (960 to 1560)"),
