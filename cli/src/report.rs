@@ -19,8 +19,8 @@ use crate::failure::{Failure, OrFail};
 use crate::io_profile;
 use crate::subject::Subject;
 
-/// Stands for a drive of a described machine where the recipe names no directory.
-const DRIVE: &str = "DRIVE";
+/// Stands for the drives of a described machine where no directory is named.
+pub const DRIVE: &str = "DRIVE";
 
 /// Plans `recipe` for `target`.
 pub fn report(recipe: &Recipe, target: &Target, subject: &Subject) -> Result<Report, Failure> {

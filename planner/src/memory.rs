@@ -90,6 +90,23 @@ pub struct Placement {
     pub activations: Tier,
 }
 
+impl Placement {
+    /// Each class as `[offload]` names it, with its tier.
+    pub fn classes(&self) -> [(&'static str, Tier); 4] {
+        [
+            ("weights", self.weights),
+            ("gradients", self.gradients),
+            ("optimizer", self.optimizer),
+            ("activations", self.activations),
+        ]
+    }
+
+    /// How many classes live in `tier`.
+    pub fn count(&self, tier: Tier) -> usize {
+        self.classes().iter().filter(|(_, of_class)| *of_class == tier).count()
+    }
+}
+
 /// What the estimate depends on.
 #[derive(Debug, Clone)]
 pub struct Shape<'a> {

@@ -20,13 +20,11 @@ use crate::args::PlanArguments;
 use crate::described::Target;
 use crate::failure::{Failure, OrFail};
 use crate::io_profile::{self, Origin};
-use crate::report::report;
+use crate::report::{DRIVE, report};
 use crate::{hardware, subject};
 
 /// Rows that `--what-fits` plans with, tokens.
 const ROW_TOKENS: usize = 2048;
-/// Directory that stands for the described drives in `--what-fits`.
-const DRIVE: &str = "DRIVE";
 
 /// Plans and prints on stdout.
 pub fn print(arguments: &PlanArguments) -> Result<(), Failure> {

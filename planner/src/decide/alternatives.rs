@@ -6,7 +6,6 @@
 
 use super::ground::Ground;
 use super::search::Candidate;
-use crate::memory::Placement;
 use crate::plan::{MemoryPlan, Tier};
 use crate::report::Alternative;
 use crate::units::bytes_text;
@@ -55,15 +54,7 @@ fn settings(ground: &Ground, candidate: &Candidate, chosen: &Candidate) -> Strin
     if new.retained != old.retained {
         words.push(keep_setting(new.retained, ground.spec.n_layers()));
     }
-    let classes = |placement: &Placement| {
-        [
-            ("weights", placement.weights),
-            ("gradients", placement.gradients),
-            ("optimizer", placement.optimizer),
-            ("activations", placement.activations),
-        ]
-    };
-    for ((class, tier), (_, before)) in classes(&new.placement).into_iter().zip(classes(&old.placement)) {
+    for ((class, tier), (_, before)) in new.placement.classes().into_iter().zip(old.placement.classes()) {
         if tier != before {
             words.push(format!("offload.{class}={}", word(tier)));
         }

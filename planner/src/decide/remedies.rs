@@ -166,28 +166,18 @@ fn passes(recipe: &Recipe, choice: &Choice, spec: &DecoderSpec) -> Vec<String> {
 
 fn tiers(recipe: &Recipe, placement: &Placement) -> Vec<String> {
     let asked = &recipe.offload;
-    let classes = [
-        ("weights", asked.weights, placement.weights),
-        ("gradients", asked.gradients, placement.gradients),
-        ("optimizer", asked.optimizer, placement.optimizer),
-        ("activations", asked.activations, placement.activations),
-    ];
+    let asked_of = [asked.weights, asked.gradients, asked.optimizer, asked.activations];
+    let classes = placement.classes().into_iter().zip(asked_of);
     let differs = |asked: TierChoice, chosen: Tier| match asked {
-        TierChoice::Auto => chosen != Tier::Device,
-        TierChoice::Device => chosen != Tier::Device,
+        TierChoice::Auto | TierChoice::Device => chosen != Tier::Device,
         TierChoice::Dram => chosen != Tier::Dram,
         TierChoice::Nvme => chosen != Tier::Nvme,
     };
-    let changed = classes.into_iter().filter(|(_, asked, chosen)| differs(*asked, *chosen));
+    let changed = classes.filter(|((_, chosen), asked)| differs(*asked, *chosen));
     let mut words: Vec<String> =
-        changed.map(|(class, _, chosen)| format!("offload.{class}={}", word(chosen))).collect();
-    let needs_path = classes_on_nvme(placement) && asked.nvme.is_empty();
-    if needs_path {
+        changed.map(|((class, chosen), _)| format!("offload.{class}={}", word(chosen))).collect();
+    if placement.count(Tier::Nvme) > 0 && asked.nvme.is_empty() {
         words.push(format!("'offload.nvme=[\"{DIRECTORY}\"]'"));
     }
     words
-}
-
-fn classes_on_nvme(placement: &Placement) -> bool {
-    [placement.weights, placement.gradients, placement.optimizer, placement.activations].contains(&Tier::Nvme)
 }

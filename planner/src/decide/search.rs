@@ -47,10 +47,8 @@ pub(super) struct Candidate {
 impl Candidate {
     /// Classes on NVMe and classes in dram.
     fn moved(&self) -> (usize, usize) {
-        let Placement { weights, gradients, optimizer, activations } = self.choice.placement;
-        let tiers = [weights, gradients, optimizer, activations];
-        let count = |wanted: Tier| tiers.iter().filter(|&&tier| tier == wanted).count();
-        (count(Tier::Nvme), count(Tier::Dram))
+        let placement = &self.choice.placement;
+        (placement.count(Tier::Nvme), placement.count(Tier::Dram))
     }
 
     fn reach(&self) -> Reach {
