@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use checkpoints::source::{FetchOptions, Place, fetch};
 use checkpoints::weights::Weights;
 use datasets::{Batch, Dataset, Tokenizer};
-use planner::plan::{DataPlan, DataSource, TooLong};
+use planner::plan::{DataPlan, DataSource};
 use serde_json::Value;
 
 use crate::parity::{base, fixture};
@@ -68,14 +68,7 @@ fn assert_conversations(tokenizer: &Tokenizer, golden: &Value) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("row.jsonl");
         std::fs::write(&path, serde_json::json!({ "messages": conversation["messages"] }).to_string()).unwrap();
-        let plan = DataPlan {
-            sources: vec![DataSource { path, format: None }],
-            sequence_length: 2048,
-            packing: true,
-            too_long: TooLong::Error,
-            chat_template: None,
-            seed: 0,
-        };
+        let plan = DataPlan { packing: true, ..DataPlan::of(vec![DataSource::of(path)], 2048) };
         let rows = Dataset::load(&plan, tokenizer).unwrap().rows;
         let expected = ids(&conversation["ids"]);
         assert!(expected.starts_with(&rows[0].tokens), "{:?} against {expected:?}", rows[0].tokens);

@@ -8,7 +8,7 @@ use std::process::Command;
 const ARROWS: [(&str, &[&str]); 9] = [
     ("recipes", &[]),
     ("planner", &["recipes"]),
-    ("datasets", &["planner"]),
+    ("datasets", &["planner", "offload"]),
     ("kernels", &[]),
     ("models", &["kernels", "planner"]),
     ("offload", &[]),

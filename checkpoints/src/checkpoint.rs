@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::durable::{DurableError, publish_directory, remove_folder, staging_folder, write_staged};
+use offload::durable::{DurableError, publish_directory, remove_folder, staging_folder, write_staged};
 use crate::source::digest_of_file;
 use crate::stream::{StreamedTensor, write_streamed};
 use crate::tensors::{TensorFile, TensorsError};

@@ -5,7 +5,6 @@
 //! Never: trusts a length, an offset or a count that a file states; prints.
 
 pub mod checkpoint;
-pub mod durable;
 pub mod gguf;
 pub mod lock;
 pub mod model_folder;

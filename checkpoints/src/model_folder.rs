@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use crate::durable::{DurableError, publish_directory, staging_folder, write_staged};
+use offload::durable::{DurableError, publish_directory, staging_folder, write_staged};
 use crate::stream::{StreamedTensor, write_streamed};
 
 /// Files of a source folder that belong to the model whatever its weights are.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::durable::{DurableError, publish_directory, staging_folder, write_staged};
+use offload::durable::{DurableError, publish_directory, staging_folder, write_staged};
 use crate::tensors::{HostTensor, NamedTensor, TensorFile, TensorsError, write_synced};
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::durable::DurableError;
+use offload::durable::DurableError;
 
 /// One place where a model may lie.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
-use crate::durable::DurableError;
+use offload::durable::DurableError;
 use crate::tensors::NamedTensor;
 
 /// Bytes asked of a tensor at once.

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use offload::map::{MapError, MappedFile, map_file};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 
-use crate::durable::DurableError;
+use offload::durable::DurableError;
 use crate::stream::{PIECE_BYTES, write_streamed};
 
 /// A tensor in host memory, row-major.

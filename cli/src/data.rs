@@ -4,7 +4,7 @@
 //! Out:   JSONL files, the same bytes every time.
 //! Never: reads the network.
 
-use checkpoints::durable::publish_file;
+use offload::durable::publish_file;
 use datasets::memory_arithmetic;
 
 use crate::args::{GenerateArguments, GeneratedData};

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use checkpoints::durable::publish_file;
+use offload::durable::publish_file;
 use offload::bench_io::{IoBench, IoReport, sweep};
 use offload::error::TierError;
 use planner::IoProfile;

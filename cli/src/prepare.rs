@@ -40,7 +40,8 @@ pub fn recipe(arguments: &RecipeArguments) -> Result<Recipe, Failure> {
 /// The files that a run reads are there.
 pub fn check_files(recipe: &Recipe) -> Result<(), Failure> {
     let data = recipe.data.sources.iter().map(|source| ("data.sources.path", &source.path));
-    let eval = recipe.eval.iter().map(|eval| ("eval.source.path", &eval.source.path));
+    let held_out = recipe.eval.iter().filter_map(|eval| eval.source.as_ref());
+    let eval = held_out.map(|source| ("eval.source.path", &source.path));
     for (key, path) in data.chain(eval) {
         must_be_a_file(key, path).or_input()?;
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use checkpoints::durable::publish_file;
+use offload::durable::publish_file;
 use offload::array::Place;
 use offload::bench_adam::{AdamOptions, AdamReport, bench_adam};
 use offload::rules::{AdamW, Rule};

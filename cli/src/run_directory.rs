@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use checkpoints::durable::publish_file;
+use offload::durable::publish_file;
 use checkpoints::lock::{LOCK_FILE, RunLock};
 use recipes::recipe::PrecisionChoice;
 use recipes::{DeviceName, MicroBatch, Recipe};

@@ -6,6 +6,8 @@
 
 use std::path::PathBuf;
 
+use crate::row_error::RowError;
+
 /// A cause that stops the loading of data.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -135,87 +137,6 @@ pub enum DataError {
         dropped: usize,
         /// The limit.
         limit: usize,
-    },
-}
-
-/// What is wrong with one line of a data file.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RowError {
-    /// Not JSON.
-    #[error("column {column}: not valid JSON: {reason}")]
-    Json {
-        /// Column, from 1.
-        column: usize,
-        /// What the parser said.
-        reason: String,
-    },
-    /// Not UTF-8.
-    #[error("column {column}: not valid UTF-8")]
-    Utf8 {
-        /// Byte column, from 1.
-        column: usize,
-    },
-    /// Neither of the known forms, or another one than the file's.
-    #[error("{reason}")]
-    Shape {
-        /// What was expected and found.
-        reason: String,
-    },
-    /// A conversation that does not alternate.
-    #[error("message {message}: {reason}")]
-    Roles {
-        /// Which message, from 1.
-        message: usize,
-        /// What is wrong.
-        reason: String,
-    },
-    /// Nothing to learn in this row: it does not end with an answer.
-    #[error("the row has no answer: its last message must have role \"assistant\"")]
-    NoAnswer,
-    /// An answer without text.
-    #[error("the answer is empty")]
-    EmptyAnswer,
-    /// The template refused the conversation.
-    #[error("the chat template fails on this row: {reason}")]
-    Render {
-        /// What minijinja or `raise_exception` said.
-        reason: String,
-    },
-    /// The template writes an answer's place differently with and without the answer.
-    #[error(
-        "message {message}: the chat template does not render a conversation's beginning as the beginning of the \
-         conversation, so the answer cannot be located; give another template as data.chat_template"
-    )]
-    NotAPrefix {
-        /// Which message, from 1.
-        message: usize,
-    },
-    /// The template ends no answer with a special token, so a trained model would never stop.
-    #[error(
-        "message {message}: the chat template ends the answer with no special token of the tokenizer, so the model would \
-         not learn to stop; give another template as data.chat_template"
-    )]
-    NoTerminator {
-        /// Which message, from 1.
-        message: usize,
-    },
-    /// Beginning-of-text twice.
-    #[error(
-        "the rendered row begins with {count} beginning-of-text tokens; a message repeats what the template writes"
-    )]
-    RepeatedBos {
-        /// How often.
-        count: usize,
-    },
-    /// All tokens are context.
-    #[error("the row has no token to train on")]
-    NothingTrained,
-    /// The tokenizer failed.
-    #[error("the tokenizer fails on this row: {reason}")]
-    Encode {
-        /// What it said.
-        reason: String,
     },
 }
 

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use planner::plan::RowFormat;
 use serde_json::Value;
 
-use crate::error::{DataError, RowError};
+use crate::error::DataError;
+use crate::row_error::RowError;
 use crate::template::Message;
 
 /// What one line holds.
@@ -79,7 +80,7 @@ pub(crate) fn content(bytes: &[u8], format: RowFormat) -> Result<Content, RowErr
     let row = parse(bytes)?;
     match format {
         RowFormat::Messages => messages(&row).map(Content::Messages),
-        RowFormat::PromptCompletion => {
+        _ => {
             let text = |key: &str| row.get(key).and_then(Value::as_str).map(str::to_owned);
             let prompt = text("prompt").ok_or_else(|| shape("the key \"prompt\" must hold a string".to_owned()))?;
             let completion =

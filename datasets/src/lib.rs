@@ -7,8 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod batches;
+#[allow(dead_code)]
+mod content;
 mod error;
 mod folder;
+#[allow(dead_code)]
+mod gates;
 mod gguf_vocabulary;
 mod jsonl;
 pub mod memory_arithmetic;
@@ -16,6 +20,7 @@ mod packing;
 mod pre_tokenizers;
 mod questions;
 mod random;
+mod row_error;
 mod rows;
 #[cfg(test)]
 mod rows_tests;
@@ -29,8 +34,10 @@ mod tokenizer;
 mod tokenizer_tests;
 
 pub use batches::{Batch, Batches, Step, evaluation_batches};
-pub use error::{DataError, RowError};
+pub use content::Place;
+pub use error::DataError;
 pub use gguf_vocabulary::GgufVocabulary;
 pub use questions::{Question, questions};
+pub use row_error::RowError;
 pub use rows::{Dataset, Report, Row};
 pub use tokenizer::{Encoded, Tokenizer};

@@ -4,7 +4,7 @@
 //! Out:   per row, the tokens up to where its last answer begins, and that answer.
 //! Never: generates.
 
-use planner::plan::DataSource;
+use planner::plan::{DataSource, TemplateChoice};
 
 use crate::error::DataError;
 use crate::rows::Encoder;
@@ -24,10 +24,10 @@ pub struct Question {
 /// All questions of a source, in file order. `chat_template` is the recipe's, which wins over the model's.
 pub fn questions(
     source: &DataSource,
-    chat_template: Option<&str>,
+    chat_template: &TemplateChoice,
     tokenizer: &Tokenizer,
 ) -> Result<Vec<Question>, DataError> {
-    let encoder = Encoder::new(source, chat_template, tokenizer)?;
+    let encoder = Encoder::new(source, crate::rows::template_text(chat_template), tokenizer)?;
     let mut questions = Vec::new();
     encoder.map(
         |content| encoder.question(content),

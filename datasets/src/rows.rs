@@ -6,10 +6,11 @@
 
 use std::path::PathBuf;
 
-use planner::plan::{DataPlan, DataSource, RowFormat, TooLong};
+use planner::plan::{DataPlan, DataSource, RowFormat, TemplateChoice, TooLong};
 use rayon::prelude::*;
 
-use crate::error::{DataError, RowError};
+use crate::error::DataError;
+use crate::row_error::RowError;
 use crate::jsonl::{self, Content, Lines};
 use crate::spans::{self, Tokens};
 use crate::template::ChatTemplate;
@@ -70,7 +71,7 @@ impl Dataset {
         let mut dataset = Dataset { rows: Vec::new(), report: Report::default(), files };
         let mut first_too_long = None;
         for (file, source) in plan.sources.iter().enumerate() {
-            let encoder = Encoder::new(source, plan.chat_template.as_deref(), tokenizer)?;
+            let encoder = Encoder::new(source, template_text(&plan.chat_template), tokenizer)?;
             encoder.each(|line, tokens| {
                 if tokens.ids.len() > plan.sequence_length {
                     first_too_long.get_or_insert((file, line));
@@ -135,6 +136,14 @@ impl Dataset {
     }
 }
 
+/// The recipe's own Jinja text.
+pub(crate) fn template_text(choice: &TemplateChoice) -> Option<&str> {
+    match choice {
+        TemplateChoice::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
 /// One source with all that its lines need.
 pub(crate) struct Encoder<'a> {
     pub(crate) source: &'a DataSource,
@@ -175,7 +184,7 @@ impl<'a> Encoder<'a> {
                 };
                 Rule::Messages(Box::new(ChatTemplate::new(template, tokenizer)?))
             }
-            RowFormat::PromptCompletion => {
+            _ => {
                 Rule::PromptCompletion { end: *tokenizer.eos().first().ok_or(DataError::NoEndToken)? }
             }
         };

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use planner::plan::{DataPlan, DataSource, RowFormat, TooLong};
+use planner::plan::{DataPlan, DataSource, RowFormat, TemplateChoice, TooLong};
 
 use crate::test_tokenizers::{CHATML, byte_level, spm_vocabulary};
 use crate::{Batches, DataError, Dataset, GgufVocabulary, Step, Tokenizer, evaluation_batches, questions};
@@ -17,14 +17,7 @@ fn file(content: impl AsRef<[u8]>) -> Files {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.jsonl");
     std::fs::write(&path, content).unwrap();
-    let plan = DataPlan {
-        sources: vec![DataSource { path, format: None }],
-        sequence_length: 64,
-        packing: false,
-        too_long: TooLong::Drop,
-        chat_template: None,
-        seed: 1,
-    };
+    let plan = DataPlan { too_long: TooLong::Drop, seed: 1, ..DataPlan::of(vec![DataSource::of(path)], 64) };
     Files { _folder: folder, plan }
 }
 
@@ -189,13 +182,13 @@ fn ids_beyond_the_models_embeddings_are_told_with_their_line() {
 fn a_question_is_the_beginning_of_its_training_row() {
     let tokenizer = byte_level(Some(CHATML));
     let files = file(row("hello 12", " 34 "));
-    let question = questions(&files.plan.sources[0], None, &tokenizer).unwrap().remove(0);
+    let question = questions(&files.plan.sources[0], &TemplateChoice::Auto, &tokenizer).unwrap().remove(0);
     let dataset = Dataset::load(&files.plan, &tokenizer).unwrap();
     assert!(dataset.rows[0].tokens.starts_with(&question.prompt));
     assert_eq!((question.answer.as_str(), question.line), ("34", 1));
     let plain = file(r#"{"prompt":"hello","completion":" user"}"#);
     let source = DataSource { format: Some(RowFormat::PromptCompletion), ..plain.plan.sources[0].clone() };
-    let question = questions(&source, None, &tokenizer).unwrap().remove(0);
+    let question = questions(&source, &TemplateChoice::Auto, &tokenizer).unwrap().remove(0);
     assert_eq!(question.prompt, tokenizer.encode("hello").unwrap());
 }
 
@@ -281,7 +274,7 @@ fn evaluation_batches_keep_file_order_and_their_bound() {
 #[test]
 fn the_recipes_template_wins_over_the_models() {
     let mut files = file(row("a", "b"));
-    files.plan.chat_template = Some("{% for m in messages %}{{ m.content }}<|endoftext|>{% endfor %}".into());
+    files.plan.chat_template = TemplateChoice::from("{% for m in messages %}{{ m.content }}<|endoftext|>{% endfor %}".to_string());
     let tokenizer = byte_level(Some(CHATML));
     let dataset = Dataset::load(&files.plan, &tokenizer).unwrap();
     assert_eq!(trained(&dataset.rows[0], &tokenizer), "b<|endoftext|>");

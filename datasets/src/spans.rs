@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::error::RowError;
+use crate::row_error::RowError;
 use crate::template::{ChatTemplate, Message};
 use crate::tokenizer::{Encoded, Tokenizer};
 

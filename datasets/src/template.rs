@@ -8,7 +8,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 
-use crate::error::{DataError, RowError};
+use crate::error::DataError;
+use crate::row_error::RowError;
 use crate::tokenizer::Tokenizer;
 
 /// One message of a conversation.

@@ -7,7 +7,8 @@
 use std::ops::Range;
 use std::path::Path;
 
-use crate::error::{DataError, RowError};
+use crate::error::DataError;
+use crate::row_error::RowError;
 use crate::gguf_vocabulary::GgufVocabulary;
 use crate::{folder, gguf_vocabulary};
 

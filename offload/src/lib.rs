@@ -9,6 +9,7 @@ pub mod array;
 pub mod bench_adam;
 pub mod bench_io;
 pub mod buffer;
+pub mod durable;
 pub mod error;
 pub mod faults;
 pub mod group;

@@ -211,27 +211,27 @@ fn lora(section: &recipe::LoraSection) -> Result<LoraPlan, PlanError> {
     })
 }
 
-fn source(section: &recipe::SourceSection) -> DataSource {
-    let format = section.format.map(|format| match format {
-        recipe::FormatChoice::Messages => RowFormat::Messages,
-        recipe::FormatChoice::PromptCompletion => RowFormat::PromptCompletion,
-    });
-    DataSource { path: section.path.clone(), format }
-}
-
 fn data(recipe: &Recipe, lengths: Lengths) -> DataPlan {
+    let section = &recipe.data;
     DataPlan {
-        sources: recipe.data.sources.iter().map(source).collect(),
+        sources: section.sources.clone(),
         sequence_length: lengths.sequence,
-        packing: recipe.data.packing,
-        too_long: match recipe.data.too_long {
-            recipe::TooLongChoice::Drop => TooLong::Drop,
-            recipe::TooLongChoice::Truncate => TooLong::Truncate,
-            recipe::TooLongChoice::Error => TooLong::Error,
-        },
-        chat_template: recipe.data.chat_template.clone(),
+        packing: section.packing,
+        group_by_length: section.group_by_length,
+        too_long: section.too_long,
+        chat_template: section.chat_template.clone(),
+        template_date: section.template_date.clone(),
+        train_on: section.train_on,
+        allow: section.allow.clone(),
+        clean: section.clean,
+        held_out: recipe.eval.as_ref().and_then(held_out),
         seed: recipe.train.seed,
     }
+}
+
+fn held_out(eval: &recipe::EvalSection) -> Option<HeldOut> {
+    let share = eval.share.map(HeldOut::Share);
+    eval.source.clone().map(HeldOut::Source).or(share)
 }
 
 fn train(recipe: &Recipe, choice: &Choice) -> TrainPlan {

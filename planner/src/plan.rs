@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::architecture::{DecoderSpec, Linear};
 
+/// Words of `[data]` that are never `auto`: the plan hands them on as they stand in the recipe.
+pub use recipes::recipe::{
+    CleanSection as CleanRules, Deduplicate, Field, FileFormat, Gate, RowFormat, SourceSection as DataSource, TemplateChoice,
+    TooLong, TrainOn,
+};
+
 mod memory;
 mod tiers;
 mod time;
@@ -172,39 +178,8 @@ pub enum BaseStorage {
     Nf4,
 }
 
-/// How one JSONL file's rows look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RowFormat {
-    /// `{"messages": [{"role", "content"}, ...]}`, rendered with the chat template.
-    Messages,
-    /// `{"prompt", "completion"}`, no template; the completion ends with the end-of-text token.
-    PromptCompletion,
-}
-
-/// One file of rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct DataSource {
-    /// JSONL file.
-    pub path: PathBuf,
-    /// Shape of its rows; `None` means: look at the first row.
-    pub format: Option<RowFormat>,
-}
-
-/// What to do with a row longer than the sequence length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TooLong {
-    /// Leave the row out and count it.
-    Drop,
-    /// Cut its end and count it.
-    Truncate,
-    /// Refuse the run.
-    Error,
-}
-
 /// Where batches come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DataPlan {
     /// Training files, in order.
     pub sources: Vec<DataSource>,
@@ -212,12 +187,54 @@ pub struct DataPlan {
     pub sequence_length: usize,
     /// Several rows share one packed row, without seeing each other.
     pub packing: bool,
+    /// Without packing: micro-batches of rows of like length.
+    pub group_by_length: bool,
     /// Policy for rows beyond `sequence_length`.
     pub too_long: TooLong,
-    /// Chat template from the recipe; otherwise the model's own.
-    pub chat_template: Option<String>,
+    /// The recipe's word on the chat template.
+    pub chat_template: TemplateChoice,
+    /// The day that `strftime_now` tells, `YYYY-MM-DD`.
+    pub template_date: String,
+    /// Which turns are trained on.
+    pub train_on: TrainOn,
+    /// Gates that count and do not refuse.
+    pub allow: Vec<Gate>,
+    /// What is removed before training.
+    pub clean: CleanRules,
+    /// Rows that are measured, never trained on.
+    pub held_out: Option<HeldOut>,
     /// Seed of the shuffle; order is a function of (seed, epoch).
     pub seed: u64,
+}
+
+impl DataPlan {
+    /// All rows of `sources` as they are, no longer than `sequence_length` tokens, not packed; every gate refuses.
+    pub fn of(sources: Vec<DataSource>, sequence_length: usize) -> DataPlan {
+        DataPlan {
+            sources,
+            sequence_length,
+            packing: false,
+            group_by_length: false,
+            too_long: TooLong::Error,
+            chat_template: TemplateChoice::Auto,
+            template_date: "2024-07-26".to_string(),
+            train_on: TrainOn::All,
+            allow: Vec::new(),
+            clean: CleanRules::default(),
+            held_out: None,
+            seed: 0,
+        }
+    }
+}
+
+/// Where held-out rows come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldOut {
+    /// A source of their own.
+    Source(DataSource),
+    /// This share of the training rows, chosen by what a row says and the seed.
+    Share(f64),
 }
 
 /// How long a run lasts.
@@ -325,8 +342,6 @@ pub struct CheckpointPlan {
 /// Held-out measurement before and after training.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EvaluationPlan {
-    /// Held-out file.
-    pub source: DataSource,
     /// Steps between evaluations of the loss; `None` measures before and after only.
     pub every_steps: Option<u64>,
     /// Also answer the rows greedily before and after, and count exact answers.

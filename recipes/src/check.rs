@@ -4,7 +4,7 @@
 //! Out:   nothing, or [`RecipeError::Range`].
 //! Never: looks at files or the machine.
 
-use crate::recipe::{ChunkSize, MethodSection, QueueDepth, TierChoice, UpdateDuringBackward};
+use crate::recipe::{ChunkSize, Deduplicate, EvalSection, MethodSection, QueueDepth, TierChoice, UpdateDuringBackward};
 use crate::{MaxGradNorm, MicroBatch, Recipe, RecipeError};
 
 /// Smallest and largest `offload.chunk`, bytes.
@@ -17,6 +17,7 @@ pub(crate) fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     check_name(&recipe.name)?;
     check_method(recipe)?;
     check_batches(recipe)?;
+    check_data(recipe)?;
     check_length(recipe)?;
     check_optimizer(recipe)?;
     check_offload(recipe)?;
@@ -67,7 +68,71 @@ fn check_batches(recipe: &Recipe) -> Result<(), RecipeError> {
         let expected = format!("expected a divisor of the {rows} rows of a step (tokens_per_step / sequence_length)");
         demand(rows.is_multiple_of(micro), "train.micro_batch", micro, &expected)?;
     }
-    demand(!recipe.data.sources.is_empty(), "data.sources", "[]", "expected at least one [[data.sources]] with a path")
+    Ok(())
+}
+
+fn check_data(recipe: &Recipe) -> Result<(), RecipeError> {
+    let data = &recipe.data;
+    demand(!data.sources.is_empty(), "data.sources", "[]", "expected at least one [[data.sources]] with a path")?;
+    demand(is_date(&data.template_date), "data.template_date", &data.template_date, "expected a day as YYYY-MM-DD")?;
+    let held_out = recipe.eval.iter().filter_map(|eval| eval.source.as_ref());
+    for source in data.sources.iter().chain(held_out) {
+        let weight = source.weight;
+        demand(weight > 0.0 && weight <= 1000.0, "data.sources.weight", weight, "expected > 0 and at most 1000")?;
+        demand(source.max_rows != Some(0), "data.sources.max_rows", 0, "expected >= 1, or leave the key out")?;
+    }
+    let expected = "expected data.packing = false with it: packed rows all have one length";
+    demand(!(data.group_by_length && data.packing), "data.group_by_length", true, expected)?;
+    let clean = &data.clean;
+    for (key, share) in [
+        ("data.clean.near_similarity", clean.near_similarity),
+        ("data.clean.max_repeated_lines", clean.max_repeated_lines),
+        ("data.clean.max_repeated_words", clean.max_repeated_words),
+        ("data.clean.min_letters", clean.min_letters),
+    ] {
+        demand(share.is_none_or(|share| (0.0..=1.0).contains(&share)), key, share.unwrap_or_default(), "expected 0 to 1")?;
+    }
+    let (fewest, most) = (clean.min_characters.unwrap_or(0), clean.max_characters.unwrap_or(u64::MAX));
+    let expected = format!("expected at least data.clean.min_characters = {fewest}");
+    demand(fewest <= most, "data.clean.max_characters", most, &expected)?;
+    let near = clean.near_similarity.is_none() || clean.deduplicate == Deduplicate::Near;
+    let expected = "expected data.clean.deduplicate = \"near\" with it";
+    demand(near, "data.clean.near_similarity", clean.near_similarity.unwrap_or_default(), expected)
+}
+
+/// `YYYY-MM-DD` of the Gregorian calendar.
+fn is_date(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let digits = |part: &str, length| part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit());
+    let [year, month, day] = parts[..] else { return false };
+    if !digits(year, 4) || !digits(month, 2) || !digits(day, 2) {
+        return false;
+    }
+    let (year, month, day): (u32, u32, u32) = (number(year), number(month), number(day));
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let days = match month {
+        2 => 28 + u32::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    year > 0 && (1..=12).contains(&month) && (1..=days).contains(&day)
+}
+
+fn number(digits: &str) -> u32 {
+    digits.parse().unwrap_or(0)
+}
+
+fn check_held_out(eval: &EvalSection) -> Result<(), RecipeError> {
+    match (&eval.source, eval.share) {
+        (Some(_), None) => Ok(()),
+        (None, Some(share)) => {
+            demand(share > 0.0 && share < 1.0, "eval.share", share, "expected > 0 and < 1, a share of the rows")
+        }
+        (Some(_), Some(share)) => {
+            demand(false, "eval.share", format!("{share} and eval.source"), "expected one of the two")
+        }
+        (None, None) => demand(false, "eval.source", "absent", "expected eval.source or eval.share with [eval]"),
+    }
 }
 
 fn check_length(recipe: &Recipe) -> Result<(), RecipeError> {
@@ -147,5 +212,6 @@ fn check_counts(recipe: &Recipe) -> Result<(), RecipeError> {
     let Some(eval) = &recipe.eval else { return Ok(()) };
     at_least_one("eval.every_steps", eval.every_steps)?;
     at_least_one("eval.max_new_tokens", Some(eval.max_new_tokens as u64))?;
-    at_least_one("eval.max_rows", eval.max_rows.map(|rows| rows as u64))
+    at_least_one("eval.max_rows", eval.max_rows.map(|rows| rows as u64))?;
+    check_held_out(eval)
 }

@@ -13,7 +13,14 @@
 //! | `method.rank_stabilized` | false | scale `alpha / rank`, PEFT's default |
 //! | `method.train_embeddings`, `method.train_head` | true | full means all |
 //! | `data.packing` | true | no result changes but the rows that share a step; padding costs time |
+//! | `data.group_by_length` | false | order is a plain shuffle |
 //! | `data.too_long` | `"error"` | nothing is left out unasked |
+//! | `data.chat_template` | `"auto"` | what the model was trained with; ChatML where it has none |
+//! | `data.template_date` | 2024-07-26 | what Llama 3's template says without a clock |
+//! | `data.train_on` | `"all"` | every answer |
+//! | `data.allow` | [] | every gate refuses |
+//! | `data.clean` | no rule | nothing is removed unasked |
+//! | a source's `weight` | 1 | every row once an epoch |
 //! | `train.micro_batch`, `train.keep` | `"auto"` | change speed and memory only |
 //! | `train.seed` | 42 | |
 //! | `optimizer.betas` | [0.9, 0.999]; lion [0.9, 0.99] | PyTorch; arXiv:2302.06675 |
@@ -33,15 +40,25 @@
 //! | `log.tensorboard` | true | |
 //! | `hardware.device`, `hardware.memory` | `"auto"` | |
 //!
-//! Absent without a default value: `model.sha256` (not checked), `method.start_from` (a fresh adapter), `data.chat_template` (the model's
-//! own), `offload.write_budget_tb` (no bound), `checkpoint.every_steps` (at the end only), `[eval]` (no evaluation), `eval.every_steps`
-//! (before and after only), `eval.max_rows` (all rows), a source's `format` (decided by the first row).
+//! Absent without a default value: `model.sha256` (not checked), `method.start_from` (a fresh adapter),
+//! `offload.write_budget_tb` (no bound), `checkpoint.every_steps` (at the end only), `[eval]` (no evaluation), `eval.every_steps` (before
+//! and after only), `eval.max_rows` (all rows), a source's `file_format` (by its name), `format` (decided by the first row), `columns`
+//! (called as the format calls them), `max_rows` (all rows), `data.clean.near_similarity` (0.8).
 
 use crate::recipe::OptimizerKind;
 use crate::values::{KeepChoice, MaxGradNorm, MicroBatch, TargetNames, WarmupLength};
 
 pub(crate) fn targets() -> TargetNames {
     TargetNames::AllLinear
+}
+
+pub(crate) fn weight() -> f64 {
+    1.0
+}
+
+/// The day that Llama 3's own template falls back to.
+pub(crate) fn template_date() -> String {
+    "2024-07-26".to_string()
 }
 
 pub(crate) fn packing() -> bool {

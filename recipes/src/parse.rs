@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Table;
 
+use crate::recipe::TemplateChoice;
 use crate::{Recipe, RecipeError, check, overrides};
 
 /// A scheme before a colon means: not a local path.
@@ -95,9 +96,13 @@ fn resolve_paths(recipe: &mut Recipe, folder: &Path) {
         }
     }
     let data = recipe.data.sources.iter_mut().map(|source| &mut source.path);
-    let eval = recipe.eval.iter_mut().map(|eval| &mut eval.source.path);
+    let eval = recipe.eval.iter_mut().filter_map(|eval| eval.source.as_mut()).map(|source| &mut source.path);
     let adapter = recipe.method.lora_mut().and_then(|lora| lora.start_from.as_mut());
-    for path in data.chain(eval).chain(adapter) {
+    let template = match &mut recipe.data.chat_template {
+        TemplateChoice::File(path) => Some(path),
+        _ => None,
+    };
+    for path in data.chain(eval).chain(adapter).chain(template) {
         *path = resolved(path, folder);
     }
     // Written to, not read: beside a shipped recipe is no place for that.
@@ -110,11 +115,20 @@ fn resolve_paths(recipe: &mut Recipe, folder: &Path) {
 
 fn resolved(path: &Path, folder: &Path) -> PathBuf {
     let beside = folder.join(path);
-    let chosen = if beside.exists() { beside } else { path.to_path_buf() };
-    if !chosen.exists() {
+    let chosen = if fixed_part(&beside).exists() { beside } else { path.to_path_buf() };
+    if !fixed_part(&chosen).exists() {
         return path.to_path_buf();
     }
     std::path::absolute(&chosen).unwrap_or(chosen)
+}
+
+/// What a glob names without its pattern: the folders before the first component with `*`, `?` or `[`. Other paths stay as they are.
+fn fixed_part(path: &Path) -> PathBuf {
+    if path.exists() {
+        return path.to_path_buf();
+    }
+    let plain = |part: &std::path::Component| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
+    path.components().take_while(plain).collect()
 }
 
 impl Recipe {

@@ -4,17 +4,19 @@
 //! Out:   typed sections; `auto` is a value of its own.
 //! Never: accepts a key it does not know.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
 use crate::defaults;
 use crate::values::{DeviceName, KeepChoice, MemorySize, MicroBatch, Sources, TokenCount, WarmupLength};
 
+mod data;
 pub(crate) mod method;
 mod offload;
 pub(crate) mod optimizer;
 
+pub use data::{
+    CleanSection, DataSection, Deduplicate, Field, FileFormat, Gate, RowFormat, SourceSection, TemplateChoice, TooLong, TrainOn,
+};
 pub use method::{BaseChoice, FullSection, LoraSection, MethodSection};
 pub use offload::{ChunkSize, EngineChoice, OffloadSection, QueueDepth, TierChoice, UpdateDuringBackward};
 pub use optimizer::{OptimizerKind, OptimizerSection};
@@ -79,59 +81,6 @@ pub enum PrecisionChoice {
     F32,
     /// bfloat16 with f32 accumulation.
     Bf16,
-}
-
-/// `[data]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataSection {
-    /// Longest row and length of a packed row, tokens.
-    pub sequence_length: TokenCount,
-    /// Several rows share one packed row without seeing each other.
-    #[serde(default = "defaults::packing")]
-    pub packing: bool,
-    /// What to do with a longer row.
-    #[serde(default)]
-    pub too_long: TooLongChoice,
-    /// Jinja text that replaces the model's own chat template.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub chat_template: Option<String>,
-    /// Files of rows, in order.
-    pub sources: Vec<SourceSection>,
-}
-
-/// `data.too_long`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TooLongChoice {
-    /// Leave out and count.
-    Drop,
-    /// Cut the end and count.
-    Truncate,
-    /// Refuse the run.
-    #[default]
-    Error,
-}
-
-/// One `[[data.sources]]`, and `eval.source`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SourceSection {
-    /// JSONL file; relative to the recipe if it is there, else to the current directory.
-    pub path: PathBuf,
-    /// Shape of its rows; absent: decided by the first row.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub format: Option<FormatChoice>,
-}
-
-/// `format` of a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FormatChoice {
-    /// `{"messages": [...]}`
-    Messages,
-    /// `{"prompt": ..., "completion": ...}`
-    PromptCompletion,
 }
 
 /// `[train]`
@@ -199,7 +148,7 @@ impl Default for CheckpointSection {
 }
 
 /// `[eval]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSection {
     /// Steps between evaluations of the loss; absent: before and after only.
@@ -214,8 +163,12 @@ pub struct EvalSection {
     /// At most so many rows; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rows: Option<usize>,
-    /// Held-out rows.
-    pub source: SourceSection,
+    /// Held-out rows; either this or `share`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceSection>,
+    /// Share of the training rows that is held out instead, chosen by what a row says: 0.02 is two of a hundred.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
 }
 
 /// `[log]`

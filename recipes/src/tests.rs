@@ -1,7 +1,7 @@
 //! Facts about recipes, on real texts.
 #![allow(clippy::unwrap_used)]
 
-use crate::recipe::{FormatChoice, PrecisionChoice, TooLongChoice};
+use crate::recipe::{PrecisionChoice, RowFormat, TooLong};
 use crate::*;
 
 const SMALL: &str = r#"name = "small"
@@ -42,8 +42,8 @@ fn absent_keys_get_the_documented_defaults() {
     let recipe = parse_with(&[]).unwrap();
     assert_eq!(recipe.model.precision, PrecisionChoice::Auto);
     assert_eq!(recipe.method.lora().unwrap().targets, TargetNames::AllLinear);
-    assert_eq!(recipe.data.too_long, TooLongChoice::Error);
-    assert_eq!(recipe.data.sources[0].format, Some(FormatChoice::PromptCompletion));
+    assert_eq!(recipe.data.too_long, TooLong::Error);
+    assert_eq!(recipe.data.sources[0].format, Some(RowFormat::PromptCompletion));
     assert_eq!((recipe.optimizer.betas, recipe.optimizer.epsilon), ([0.9, 0.999], 1e-8));
     assert_eq!(recipe.optimizer.weight_decay, 0.0);
     assert_eq!(recipe.optimizer.max_grad_norm, MaxGradNorm::Bound(1.0));

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use checkpoints::checkpoint::CheckpointError;
-use checkpoints::durable::DurableError;
+use offload::durable::DurableError;
 use checkpoints::gguf::GgufError;
 use checkpoints::peft::PeftError;
 use checkpoints::weights::WeightsError;
@@ -19,6 +19,9 @@ use planner::units::bytes_text;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
+    /// Evaluation without rows to evaluate: the planner gives both or neither.
+    #[error("the plan evaluates but names no held-out rows")]
+    NoHeldOut,
     /// The data set cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),

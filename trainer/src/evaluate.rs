@@ -10,7 +10,7 @@ use datasets::{Batch, Dataset, Question, Tokenizer, evaluation_batches, question
 use models::BoxedError;
 use models::generate::{Ending, Stack};
 use planner::memory::EVALUATION_TOKENS_MAX;
-use planner::plan::{DataPlan, EvaluationPlan, Plan};
+use planner::plan::{DataPlan, EvaluationPlan, HeldOut as PlannedRows, Plan};
 
 use crate::engine::Engine;
 use crate::error::TrainError;
@@ -30,11 +30,12 @@ impl HeldOut {
     /// Reads the held-out file once.
     pub(crate) fn load(plan: &EvaluationPlan, run: &Plan, tokenizer: &Tokenizer) -> Result<HeldOut, TrainError> {
         let data = &run.data;
-        let source = DataPlan { sources: vec![plan.source.clone()], ..data.clone() };
-        let mut dataset = Dataset::load(&source, tokenizer)?;
+        let Some(PlannedRows::Source(source)) = &data.held_out else { return Err(TrainError::NoHeldOut) };
+        let rows = DataPlan { sources: vec![source.clone()], ..data.clone() };
+        let mut dataset = Dataset::load(&rows, tokenizer)?;
         dataset.rows.truncate(plan.max_rows.unwrap_or(usize::MAX));
         let mut questions = match plan.exact_match {
-            true => questions(&plan.source, data.chat_template.as_deref(), tokenizer)?,
+            true => questions(source, &data.chat_template, tokenizer)?,
             false => Vec::new(),
         };
         questions.truncate(plan.max_rows.unwrap_or(usize::MAX));

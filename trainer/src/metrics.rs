@@ -30,7 +30,7 @@ impl Metrics {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(failed(error)),
         };
-        checkpoints::durable::publish_file(&path, kept.as_bytes())
+        offload::durable::publish_file(&path, kept.as_bytes())
             .map_err(|error| failed(std::io::Error::other(error.to_string())))?;
         let file = OpenOptions::new().append(true).open(&path).map_err(failed)?;
         let board = tensorboard.then(|| SummaryWriter::new(run));

@@ -12,7 +12,7 @@ use hf_hub::{Cache, Repo, RepoType};
 use serde::{Deserialize, Serialize};
 
 use super::{FetchEvent, FetchOptions, Place, SourceError};
-use crate::durable::publish_file;
+use offload::durable::publish_file;
 use crate::weights::folder::{index_files, is_plain_name};
 
 /// Files besides weights that are taken where a repository has them.

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 
 use super::{FetchEvent, FetchOptions, Place, SourceError, hexadecimal, matches, verified};
-use crate::durable::{DurableError, publish_temporary};
+use offload::durable::{DurableError, publish_temporary};
 
 /// What is wanted from the index.
 pub(super) struct Wanted<'a> {

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use checkpoints::durable::publish_file;
+use offload::durable::publish_file;
 use planner::PlanError;
 use planner::inventory;
 use planner::report::Report;

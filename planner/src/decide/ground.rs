@@ -9,7 +9,7 @@ use recipes::{KeepChoice, Recipe, recipe};
 
 use super::budgets::Budgets;
 use super::transfers::{Transfers, transfers};
-use super::{IO_BUFFERS, PlanError, source, updates_during_backward};
+use super::{IO_BUFFERS, PlanError, updates_during_backward};
 use crate::architecture::DecoderSpec;
 use crate::machine::Machine;
 use crate::memory::{Placement, Shape, Sizes};
@@ -132,7 +132,6 @@ impl<'a> Ground<'a> {
     pub(super) fn evaluation(&self, eval: &recipe::EvalSection, shape: &Shape) -> EvaluationPlan {
         let (rows, tokens) = shape.answers_at_once().unwrap_or((ANSWER_ROWS_MAX, 0));
         EvaluationPlan {
-            source: source(&eval.source),
             every_steps: eval.every_steps,
             exact_match: eval.exact_match,
             max_new_tokens: eval.max_new_tokens,

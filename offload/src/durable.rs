@@ -28,7 +28,7 @@ pub enum DurableError {
         /// The tensor.
         tensor: String,
         /// Why not.
-        source: crate::stream::SourceError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Any other refusal of the system.
     #[error("cannot {action} {path}: {source}", path = path.display())]
@@ -45,12 +45,16 @@ pub enum DurableError {
 
 impl DurableError {
     /// Names the file and the tensor whose bytes could not be had.
-    pub(crate) fn source(path: &Path, tensor: &str, source: crate::stream::SourceError) -> DurableError {
-        DurableError::Source { path: path.to_path_buf(), tensor: tensor.to_string(), source }
+    pub fn source(
+        path: &Path,
+        tensor: &str,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> DurableError {
+        DurableError::Source { path: path.to_path_buf(), tensor: tensor.to_string(), source: Box::new(source) }
     }
 
     /// Names the path, and tells a full disk from other errors.
-    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> DurableError {
+    pub fn io(action: &'static str, path: &Path, source: std::io::Error) -> DurableError {
         use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         let path = path.to_path_buf();
         match source.kind() {
@@ -74,7 +78,7 @@ pub fn publish_file(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
 }
 
 /// Renames a filled temporary file to `path` and syncs its folder. The file must be synced already.
-pub(crate) fn publish_temporary(temporary: tempfile::NamedTempFile, path: &Path) -> Result<(), DurableError> {
+pub fn publish_temporary(temporary: tempfile::NamedTempFile, path: &Path) -> Result<(), DurableError> {
     // Temporary files are 0600; published ones are readable like any other file.
     #[cfg(unix)]
     {
@@ -104,7 +108,7 @@ pub fn publish_directory(temporary: &Path, target: &Path) -> Result<(), DurableE
 }
 
 /// An empty folder beside `target`, where its files are written first. Left-overs of a killed run are removed.
-pub(crate) fn staging_folder(target: &Path) -> Result<PathBuf, DurableError> {
+pub fn staging_folder(target: &Path) -> Result<PathBuf, DurableError> {
     let staging = beside(target, "tmp");
     remove_folder(&staging)?;
     fs::create_dir_all(&staging).map_err(|error| DurableError::io("create", &staging, error))?;
@@ -112,13 +116,13 @@ pub(crate) fn staging_folder(target: &Path) -> Result<PathBuf, DurableError> {
 }
 
 /// Writes a file inside a staging folder and syncs it.
-pub(crate) fn write_staged(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
+pub fn write_staged(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     let file = File::create(path).map_err(|error| DurableError::io("create", path, error))?;
     write_and_sync(&file, path, bytes)
 }
 
 /// Removes a folder if it is there.
-pub(crate) fn remove_folder(path: &Path) -> Result<(), DurableError> {
+pub fn remove_folder(path: &Path) -> Result<(), DurableError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(DurableError::io("remove", path, error)),
         _ => Ok(()),
@@ -126,7 +130,7 @@ pub(crate) fn remove_folder(path: &Path) -> Result<(), DurableError> {
 }
 
 /// Makes renames inside `folder` survive a power cut.
-pub(crate) fn sync_folder(folder: &Path) -> Result<(), DurableError> {
+pub fn sync_folder(folder: &Path) -> Result<(), DurableError> {
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(|error| DurableError::io("sync", folder, error))
 }
