@@ -8,6 +8,7 @@
 mod bigger_than_memory;
 mod cli;
 mod control_group;
+mod data;
 mod doctor;
 mod memory_grid;
 mod offload;

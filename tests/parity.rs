@@ -112,6 +112,29 @@ fn logits_of_every_family_match_transformers_within_1e_4() {
     }
 }
 
+/// What a row says must not depend on the rows it shares a packed row with: not one bit.
+#[test]
+fn logits_of_a_packed_row_are_those_of_its_rows_alone_bit_for_bit() {
+    let bits = |logits: &[f32]| logits.iter().map(|logit| logit.to_bits()).collect::<Vec<_>>();
+    for family in FAMILIES {
+        let learner = base(&fixture(family), "f32");
+        let golden_json = golden(family);
+        let rows = golden_json["rows"].as_array().unwrap();
+        assert!(rows.len() > 1, "{family}");
+        let reversed: Vec<Value> = rows.iter().rev().cloned().collect();
+        for order in [rows.clone(), reversed] {
+            let packed = logits(&learner.engine, &batch(&order));
+            let alone: Vec<f32> =
+                order.iter().flat_map(|row| logits(&learner.engine, &batch(std::slice::from_ref(row)))).collect();
+            assert!(
+                bits(&packed) == bits(&alone),
+                "{family}: largest difference {}",
+                largest_difference(&packed, &alone)
+            );
+        }
+    }
+}
+
 #[test]
 fn logits_with_an_adapter_match_peft_within_1e_4() {
     for family in FAMILIES {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use checkpoints::source::{FetchOptions, Place, fetch};
 use checkpoints::weights::Weights;
-use datasets::{Batch, Dataset, Tokenizer};
+use datasets::{Batch, Request, Tokenizer};
 use planner::plan::{DataPlan, DataSource};
 use serde_json::Value;
 
@@ -69,10 +69,13 @@ fn assert_conversations(tokenizer: &Tokenizer, golden: &Value) {
         let path = folder.path().join("row.jsonl");
         std::fs::write(&path, serde_json::json!({ "messages": conversation["messages"] }).to_string()).unwrap();
         let plan = DataPlan { packing: true, ..DataPlan::of(vec![DataSource::of(path)], 2048) };
-        let rows = Dataset::load(&plan, tokenizer).unwrap().rows;
+        let cache = folder.path().join("cache");
+        let request = Request { plan: &plan, tokenizer, embedding_rows: usize::MAX, cache: &cache };
+        let prepared = request.prepare(&mut |_| ()).unwrap();
+        let row = prepared.training.row(0);
         let expected = ids(&conversation["ids"]);
-        assert!(expected.starts_with(&rows[0].tokens), "{:?} against {expected:?}", rows[0].tokens);
-        assert!(expected.len() - rows[0].tokens.len() <= 1, "only the newline after the end of turn may be missing");
+        assert!(expected.starts_with(row.tokens), "{:?} against {expected:?}", row.tokens);
+        assert!(expected.len() - row.tokens.len() <= 1, "only the newline after the end of turn may be missing");
     }
 }
 

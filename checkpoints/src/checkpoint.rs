@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use offload::durable::{DurableError, publish_directory, remove_folder, staging_folder, write_staged};
 use crate::source::digest_of_file;
 use crate::stream::{StreamedTensor, write_streamed};
 use crate::tensors::{TensorFile, TensorsError};
+use offload::durable::{DurableError, publish_directory, remove_folder, staging_folder, write_staged};
 
 #[cfg(test)]
 mod tests;

@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
-use offload::durable::{DurableError, publish_directory, staging_folder, write_staged};
 use crate::stream::{StreamedTensor, write_streamed};
+use offload::durable::{DurableError, publish_directory, staging_folder, write_staged};
 
 /// Files of a source folder that belong to the model whatever its weights are.
 pub const SIDE_FILES: [&str; 11] = [

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use offload::durable::{DurableError, publish_directory, staging_folder, write_staged};
 use crate::tensors::{HostTensor, NamedTensor, TensorFile, TensorsError, write_synced};
+use offload::durable::{DurableError, publish_directory, staging_folder, write_staged};
 
 #[cfg(test)]
 mod tests;

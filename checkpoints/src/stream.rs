@@ -12,8 +12,8 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
-use offload::durable::DurableError;
 use crate::tensors::NamedTensor;
+use offload::durable::DurableError;
 
 /// Bytes asked of a tensor at once.
 pub const PIECE_BYTES: usize = 4 << 20;

@@ -12,8 +12,8 @@ use half::{bf16, f16};
 use offload::map::{MapError, MappedFile, map_file};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 
-use offload::durable::DurableError;
 use crate::stream::{PIECE_BYTES, write_streamed};
+use offload::durable::DurableError;
 
 /// A tensor in host memory, row-major.
 #[derive(Debug, Clone, PartialEq)]

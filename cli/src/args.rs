@@ -8,9 +8,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::data::GenerateArguments;
 use crate::described::MachineArguments;
 use crate::doctor::DoctorArguments;
 use crate::hardware::HardwareCommand;
+use crate::migrate::MigrateArguments;
 
 /// Fine-tune language models on hardware you own.
 #[derive(Debug, Parser)]
@@ -48,6 +50,8 @@ pub enum Command {
         #[command(subcommand)]
         command: DataCommand,
     },
+    /// Turn an Axolotl or LLaMA-Factory YAML file into a recipe
+    Migrate(MigrateArguments),
 }
 
 /// A recipe and its overrides.
@@ -231,23 +235,69 @@ pub fn size(text: &str) -> Result<u64, String> {
 /// `tune data ...`
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
-    /// Write one of the project's own data sets, the same bytes every time
-    Generate(GenerateArguments),
+    /// Read, check and tokenise the rows of a recipe, as `run` does first
+    Prepare(PrepareArguments),
+    /// Show rows as the model reads them, trained tokens in colour
+    Inspect(InspectArguments),
+    /// Figures of the rows: lengths, trained share, packing, duplicates
+    Stats(StatsArguments),
+    /// Make question and answer rows from your own documents, with a model that runs on your machine
+    Generate(Box<GenerateArguments>),
 }
 
-/// `tune data generate`
+/// `tune data prepare`
 #[derive(Debug, Args)]
-pub struct GenerateArguments {
-    /// Which data set
-    pub name: GeneratedData,
-    /// Folder to write into
-    #[arg(long, value_name = "DIR")]
-    pub output: PathBuf,
+pub struct PrepareArguments {
+    /// Which recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
-/// Data sets that can be generated.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum GeneratedData {
-    /// Questions and answers about the memory arithmetic of local models
-    MemoryArithmetic,
+/// `tune data inspect`
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// Which recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// How many rows
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub rows: usize,
+    /// This row alone, from 1
+    #[arg(long, value_name = "N", conflicts_with_all = ["at", "longest"])]
+    pub row: Option<usize>,
+    /// The rows of this place
+    #[arg(long, value_name = "FILE:LINE", conflicts_with_all = ["longest", "packed"])]
+    pub at: Option<String>,
+    /// The longest rows
+    #[arg(long, conflicts_with = "packed")]
+    pub longest: bool,
+    /// Rows as they share packed rows in the first epoch, with their borders
+    #[arg(long, conflicts_with_all = ["held_out", "json"])]
+    pub packed: bool,
+    /// The held-out rows instead of those that are trained on
+    #[arg(long)]
+    pub held_out: bool,
+    /// Also the token ids
+    #[arg(long)]
+    pub ids: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tune data stats`
+#[derive(Debug, Args)]
+pub struct StatsArguments {
+    /// Which recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// Also write a page for the browser, with rows
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }

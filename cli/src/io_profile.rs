@@ -9,8 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use offload::durable::publish_file;
 use offload::bench_io::{IoBench, IoReport, sweep};
+use offload::durable::publish_file;
 use offload::error::TierError;
 use planner::IoProfile;
 use planner::plan::Plan;

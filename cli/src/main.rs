@@ -14,6 +14,8 @@ mod failure;
 mod hardware;
 mod io_profile;
 mod machine;
+mod migrate;
+mod paint;
 mod plan;
 mod prepare;
 mod progress;
@@ -39,7 +41,8 @@ fn main() -> ExitCode {
         args::Command::Hardware { command } => hardware::print(&command),
         args::Command::Doctor(arguments) => doctor::print(&arguments),
         args::Command::Bench { command } => bench::print(&command),
-        args::Command::Data { command: args::DataCommand::Generate(arguments) } => data::generate(&arguments),
+        args::Command::Data { command } => data::run(&command),
+        args::Command::Migrate(arguments) => migrate::print(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -39,11 +39,9 @@ pub fn recipe(arguments: &RecipeArguments) -> Result<Recipe, Failure> {
 
 /// The files that a run reads are there.
 pub fn check_files(recipe: &Recipe) -> Result<(), Failure> {
-    let data = recipe.data.sources.iter().map(|source| ("data.sources.path", &source.path));
     let held_out = recipe.eval.iter().filter_map(|eval| eval.source.as_ref());
-    let eval = held_out.map(|source| ("eval.source.path", &source.path));
-    for (key, path) in data.chain(eval) {
-        must_be_a_file(key, path).or_input()?;
+    for source in recipe.data.sources.iter().chain(held_out) {
+        datasets::files_of(source).or_input()?;
     }
     if let Some(folder) = recipe.method.lora().and_then(|lora| lora.start_from.as_ref())
         && !folder.is_dir()
@@ -54,19 +52,14 @@ pub fn check_files(recipe: &Recipe) -> Result<(), Failure> {
     Ok(())
 }
 
-fn must_be_a_file(key: &str, path: &Path) -> anyhow::Result<()> {
-    let found = std::fs::metadata(path);
-    match found {
-        Ok(found) if found.is_file() => Ok(()),
-        Ok(_) => Err(anyhow!("not a file: {key}: {}", path.display())),
-        Err(error) => Err(anyhow!("{error}: {key}: {}; looked beside the recipe and here", path.display())),
-    }
-}
-
 /// Fetches and opens the model, then plans.
 pub fn prepare(recipe: &Recipe) -> Result<Prepared, Failure> {
-    let path = fetch(recipe)?;
-    planned(recipe, Weights::open(&path).or_input()?, io_profile::known(recipe))
+    planned(recipe, open(recipe)?, io_profile::known(recipe))
+}
+
+/// Fetches and opens the model.
+pub fn open(recipe: &Recipe) -> Result<Weights, Failure> {
+    Weights::open(&fetch(recipe)?).or_input()
 }
 
 /// Plans with what was measured on the recipe's drives.
@@ -113,6 +106,11 @@ pub fn cache_folder() -> anyhow::Result<PathBuf> {
     let home =
         variable("HOME").context("no place for downloads: neither TUNE_CACHE nor HOME is set; set TUNE_CACHE")?;
     Ok(Path::new(&home).join(".cache/tune"))
+}
+
+/// Where prepared rows lie, for all runs.
+pub fn token_cache() -> anyhow::Result<PathBuf> {
+    Ok(cache_folder()?.join("tokens"))
 }
 
 fn variable(name: &str) -> Option<String> {

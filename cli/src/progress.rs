@@ -87,6 +87,23 @@ impl Progress {
         }
     }
 
+    /// Rows are being read.
+    pub fn preparing(&mut self, at: datasets::Progress) {
+        let datasets::Progress::Rows { rows, bytes, of } = at else { return };
+        if self.terminal {
+            if self.bar.as_ref().is_none_or(|bar| bar.length() != Some(of)) {
+                self.open_bar(of, "{bar:30} {bytes}/{total_bytes} {msg} {eta} left");
+            }
+            if let Some(bar) = &self.bar {
+                bar.set_position(bytes);
+                bar.set_message(format!("{rows} rows"));
+            }
+        } else if self.pause_is_over() {
+            eprintln!("{rows} rows, {} of {} read", bytes_text(bytes), bytes_text(of));
+            self.last_line = Some(Instant::now());
+        }
+    }
+
     /// Part of an evaluation is done.
     pub fn evaluating(&mut self, what: &str, done: usize, of: usize) {
         if self.terminal {

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use offload::durable::publish_file;
 use offload::array::Place;
 use offload::bench_adam::{AdamOptions, AdamReport, bench_adam};
+use offload::durable::publish_file;
 use offload::rules::{AdamW, Rule};
 use offload::store::EngineChoice;
 use planner::IoProfile;

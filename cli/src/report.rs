@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
+use checkpoints::weights::Weights;
 use planner::costs::costs;
 use planner::plan::{BaseStorage, MethodPlan, Plan};
 use planner::report::{Report, SCHEMA, rule_of_twenty};
@@ -16,8 +17,8 @@ use recipes::{DeviceName, Recipe};
 
 use crate::described::Target;
 use crate::failure::{Failure, OrFail};
-use crate::io_profile;
 use crate::subject::Subject;
+use crate::{io_profile, prepare};
 
 /// Stands for the drives of a described machine where no directory is named.
 pub const DRIVE: &str = "DRIVE";
@@ -89,15 +90,19 @@ fn with_steps(mut plan: Plan, subject: &Subject, notes: &mut Vec<String>) -> Pla
     if plan.time.steps.is_some() {
         return plan;
     }
-    let there = plan.data.sources.iter().all(|source| source.path.is_file());
+    let there = plan.data.sources.iter().all(|source| datasets::files_of(source).is_ok());
     match &subject.weights {
-        Some(weights) if there => match trainer::steps(&plan, weights) {
+        Some(weights) if there => match counted(&plan, weights) {
             Ok(steps) => plan.time = plan.time.with_steps(steps),
             Err(error) => notes.push(format!("steps are not known: {error}")),
         },
         _ => notes.push("steps are not known before the data is read with the model's tokenizer".to_string()),
     }
     plan
+}
+
+fn counted(plan: &Plan, weights: &Weights) -> anyhow::Result<u64> {
+    Ok(trainer::steps(plan, weights, &prepare::token_cache()?)?)
 }
 
 /// What was planned and this version cannot do.

@@ -43,7 +43,8 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let directory = RunDirectory::open(&folder, &prepared)?;
     let planned = prepared.plan.clone();
     let mut step_ms = Vec::new();
-    let outcome = trainer::train(job(prepared, folder.clone(), arguments.resume), &stop, &mut |event| {
+    let job = job(prepared, folder.clone(), arguments.resume)?;
+    let outcome = trainer::train(job, &stop, &mut |event| {
         if let Event::Step(metrics) = &event {
             step_ms.push(metrics.step_ms);
         }
@@ -83,13 +84,14 @@ fn refuse_untrained(prepared: &Prepared) -> Result<(), Failure> {
     }
 }
 
-fn job(prepared: Prepared, run_directory: PathBuf, resume: bool) -> Job {
+fn job(prepared: Prepared, run_directory: PathBuf, resume: bool) -> Result<Job, Failure> {
     let base_name = prepared.recipe.model.source.0.first().cloned().unwrap_or_default();
-    Job { plan: prepared.plan, weights: prepared.weights, run_directory, resume, base_name }
+    let token_cache = prepare::token_cache().or_input()?;
+    Ok(Job { plan: prepared.plan, weights: prepared.weights, run_directory, resume, base_name, token_cache })
 }
 
 /// The first SIGINT or SIGTERM asks the loop to stop after its step; a second one ends the process at once.
-fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -107,7 +109,11 @@ fn show(progress: &mut Progress, event: Event) {
         Event::Loaded { parameters, trainable, seconds } => {
             progress.note(&format!("loaded {parameters} parameters in {seconds:.1} s; {trainable} are trained"));
         }
-        Event::Data(line) => progress.note(&line),
+        Event::Preparing(at) => progress.preparing(at),
+        Event::Data(line) => {
+            progress.finished();
+            progress.note(&line);
+        }
         Event::Started { steps, first_step } => progress.started(steps, first_step),
         Event::Step(metrics) => progress.step(&step_line(&metrics)),
         Event::Evaluating { what, done, of } => progress.evaluating(what, done, of),

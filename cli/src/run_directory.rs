@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use offload::durable::publish_file;
 use checkpoints::lock::{LOCK_FILE, RunLock};
+use offload::durable::publish_file;
 use recipes::recipe::PrecisionChoice;
 use recipes::{DeviceName, MicroBatch, Recipe};
 

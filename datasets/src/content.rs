@@ -4,6 +4,8 @@
 //! Out:   read by [`crate::encode`] and [`crate::clean`].
 //! Never: tokenises; renders.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 /// Where a row stands.
@@ -29,10 +31,30 @@ pub(crate) struct Record {
 pub(crate) enum Raw {
     /// JSON text of one object, not yet known to be UTF-8 or JSON: parsed later, on many threads.
     Json(Vec<u8>),
-    /// Columns by name (CSV, Parquet, Arrow; elements of a JSON list).
+    /// Columns by name.
     Object(Map<String, Value>),
+    /// Fields of a CSV or TSV row, not yet known to be UTF-8.
+    Fields {
+        /// The header's names, shared by all rows of the file.
+        names: Arc<[String]>,
+        /// The fields' text, one after the other.
+        text: Vec<u8>,
+        /// Where each ends in `text`; as many as names.
+        ends: Vec<usize>,
+    },
     /// A whole document of plain text, not yet known to be UTF-8.
     Document(Vec<u8>),
+}
+
+impl Raw {
+    /// Bytes of text it holds, about.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Raw::Json(bytes) | Raw::Document(bytes) => bytes.len(),
+            Raw::Fields { text, .. } => text.len(),
+            Raw::Object(columns) => columns.iter().map(|(name, value)| name.len() + value.to_string().len()).sum(),
+        }
+    }
 }
 
 /// What a row says.

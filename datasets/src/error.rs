@@ -6,6 +6,11 @@
 
 use std::path::PathBuf;
 
+use crate::cache::CacheError;
+use crate::clean::CleanError;
+use crate::files::FileError;
+use crate::order::OrderError;
+use crate::prepare::Refused;
 use crate::row_error::RowError;
 
 /// A cause that stops the loading of data.
@@ -63,18 +68,6 @@ pub enum DataError {
         /// Rows of the embedding.
         rows: usize,
     },
-    /// A row uses a token that the model has no embedding for.
-    #[error("{path}:{line}: token id {id} is outside the model's {rows} embeddings")]
-    TokenOutsideModel {
-        /// Data file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// The id.
-        id: u32,
-        /// Rows of the embedding.
-        rows: usize,
-    },
     /// No end-of-text token is known, so a completion could not end.
     #[error(
         "the tokenizer names no end-of-text token; prompt/completion rows need one (eos_token in tokenizer_config.json)"
@@ -104,7 +97,7 @@ pub enum DataError {
         /// Data file.
         path: PathBuf,
         /// Line, from 1.
-        line: usize,
+        line: u64,
         /// What is wrong with it.
         cause: RowError,
     },
@@ -123,8 +116,29 @@ pub enum DataError {
         /// File of the first such row.
         path: PathBuf,
         /// Its line, from 1.
-        line: usize,
+        line: u64,
     },
+    /// Rows that gates refuse.
+    #[error(transparent)]
+    Refused(#[from] Box<Refused>),
+    /// A file of rows.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The token cache.
+    #[error(transparent)]
+    CacheFolder(#[from] CacheError),
+    /// What was kept beside the rows.
+    #[error("the token cache: {reason}; remove the folder and prepare again")]
+    Cache {
+        /// What is wrong.
+        reason: String,
+    },
+    /// Cleaning.
+    #[error(transparent)]
+    Clean(#[from] CleanError),
+    /// The order of rows.
+    #[error(transparent)]
+    Order(#[from] OrderError),
     /// Nothing to learn from.
     #[error(
         "no token is left to train on: {read} rows read, {dropped} of them dropped for being longer than \
@@ -138,11 +152,33 @@ pub enum DataError {
         /// The limit.
         limit: usize,
     },
+    /// `data.template_date` is no day.
+    #[error("data.template_date = {text:?} is not a day of the calendar; write it as YYYY-MM-DD")]
+    TemplateDate {
+        /// What the recipe says.
+        text: String,
+    },
+    /// The recipe's template renders conversations otherwise than the model's own, which serving uses.
+    #[error(
+        "data.chat_template renders {differing} of {probes} probe conversations otherwise than the model's own template, \
+         which serving uses (first difference at byte {at} of the {probe}); use data.chat_template = \"auto\", or serve \
+         with the recipe's template and set data.allow = [\"serving-template\"]"
+    )]
+    ServingTemplate {
+        /// Probes that differ.
+        differing: usize,
+        /// Probes rendered.
+        probes: usize,
+        /// The first that differs.
+        probe: &'static str,
+        /// Where, in bytes of the rendered text.
+        at: usize,
+    },
 }
 
 impl DataError {
     /// Places a row's fault in its file.
-    pub(crate) fn row(path: &std::path::Path, line: usize, cause: RowError) -> DataError {
+    pub(crate) fn row(path: &std::path::Path, line: u64, cause: RowError) -> DataError {
         DataError::Row { path: path.to_path_buf(), line, cause }
     }
 

@@ -18,6 +18,11 @@ impl Gates {
         gates.iter().fold(Gates::default(), |set, gate| Gates(set.0 | bit(*gate)))
     }
 
+    /// Every gate.
+    pub(crate) fn all() -> Gates {
+        Gates(u16::MAX)
+    }
+
     /// Whether `gate` is in the set.
     pub(crate) fn contains(self, gate: Gate) -> bool {
         self.0 & bit(gate) != 0

@@ -1,30 +1,31 @@
 //! Text in, batches out.
 //!
-//! In:    JSONL files, a tokenizer (from a folder or from a GGUF file's metadata), the plan's data part.
-//! Out:   rows of token ids with the tokens that are trained on, and batches of them in a fixed order.
+//! In:    files of rows, a tokenizer (from a folder or from a GGUF file's metadata), the plan's data part; documents and the address
+//!        of a server that makes rows from them.
+//! Out:   rows of token ids with the tokens that are trained on, memory-mapped, and batches of them in a fixed order.
 //! Never: imports Burn, holds the text after tokenising, or draws an order that seed and epoch do not decide.
 
 #![forbid(unsafe_code)]
 
 mod batches;
-#[allow(dead_code)]
+mod cache;
+mod clean;
 mod content;
+mod encode;
 mod error;
+mod files;
 mod folder;
-#[allow(dead_code)]
 mod gates;
+pub mod generate;
 mod gguf_vocabulary;
-mod jsonl;
 pub mod memory_arithmetic;
+mod order;
 mod packing;
 mod pre_tokenizers;
-mod questions;
+mod prepare;
 mod random;
 mod row_error;
-mod rows;
-#[cfg(test)]
-mod rows_tests;
-mod spans;
+mod shapes;
 mod spm_merges;
 mod template;
 #[cfg(test)]
@@ -33,11 +34,15 @@ mod tokenizer;
 #[cfg(test)]
 mod tokenizer_tests;
 
-pub use batches::{Batch, Batches, Step, evaluation_batches};
+pub use batches::{Batch, Batches, Cursor, Step, evaluation_batches};
+pub use cache::{CacheError, Dataset, Question, Row, questions};
+pub use clean::{CleanError, Similarity};
 pub use content::Place;
 pub use error::DataError;
+pub use files::{FileError, InputFile, list as files_of};
 pub use gguf_vocabulary::GgufVocabulary;
-pub use questions::{Question, questions};
+pub use order::OrderError;
+pub use packing::efficiency;
+pub use prepare::{Count, Duplicate, Fault, Prepared, Progress, Refused, Report, Request, SourceReport};
 pub use row_error::RowError;
-pub use rows::{Dataset, Report, Row};
 pub use tokenizer::{Encoded, Tokenizer};

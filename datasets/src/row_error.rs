@@ -85,15 +85,56 @@ pub enum RowError {
         /// What it said.
         reason: String,
     },
+    /// No beginning-of-text where the model was trained with one.
+    #[error(
+        "the chat template writes no beginning-of-text token, but the tokenizer puts {token:?} before every text; write \
+         {{{{ bos_token }}}} at the template's beginning, or allow it with data.allow = [\"one-bos\"]"
+    )]
+    MissingBos {
+        /// The token's name.
+        token: String,
+    },
+    /// The end of an answer would not be trained.
+    #[error(
+        "the row has {tokens} tokens and data.too_long = \"truncate\" would cut an answer at {limit}; raise data.sequence_length or \
+         drop such rows"
+    )]
+    TruncatedAnswer {
+        /// Tokens of the row.
+        tokens: usize,
+        /// `data.sequence_length`.
+        limit: usize,
+    },
+    /// A row to train on says what a held-out row says.
+    #[error(
+        "the row stands in the held-out rows too (row {row} there, {percent} % alike), so the measurement would flatter; remove it, \
+         or let data.clean.deduplicate = \"near\" do that"
+    )]
+    HeldOut {
+        /// Held-out row, from 1.
+        row: u64,
+        /// Estimated similarity, percent.
+        percent: u8,
+    },
+    /// An id that the model has no embedding for.
+    #[error("token id {id} is outside the model's {rows} embeddings")]
+    TokenOutsideModel {
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
 }
 
 impl RowError {
     /// The gate that found it; `None` for what no switch lets pass.
     pub fn gate(&self) -> Option<Gate> {
         match self {
-            RowError::RepeatedBos { .. } => Some(Gate::OneBos),
+            RowError::RepeatedBos { .. } | RowError::MissingBos { .. } => Some(Gate::OneBos),
             RowError::NoTerminator { .. } => Some(Gate::AnswerEnd),
             RowError::NothingTrained => Some(Gate::TrainedTokens),
+            RowError::TruncatedAnswer { .. } => Some(Gate::TruncatedAnswer),
+            RowError::HeldOut { .. } => Some(Gate::EvalOverlap),
             RowError::EmptyAnswer => Some(Gate::EmptyAnswer),
             RowError::Utf8 { .. } => Some(Gate::Utf8),
             RowError::Roles { .. } | RowError::NoAnswer => Some(Gate::Roles),

@@ -1,210 +1,241 @@
-//! Chat templates, rendered as transformers renders them.
+//! Chat templates, rendered byte for byte as transformers renders them.
 //!
-//! In:    Jinja source, messages.
-//! Out:   the conversation as one text.
-//! Never: reads the clock: `strftime_now` tells a fixed day, so that a run gives the same tokens on every day.
+//! In:    Jinja source, the names of the special tokens, a day, conversations.
+//! Out:   the conversation as one text, and what `{% generation %}` blocks marked of it.
+//! Never: reads the clock: `strftime_now` tells the plan's day, so that a run gives the same tokens on every day; runs
+//!        without end: fuel, depth and output are bounded.
+//!
+//! The language is minijinja's; `source`, `methods`, `filters`, `functions` mend where it differs from Jinja2 3.1.6 in the
+//! sandbox of transformers 5.23. `tests/golden/chat_templates.py` tells what those print.
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
-use minijinja::{Environment, Error, ErrorKind, Value, context};
-
-use crate::error::DataError;
-use crate::row_error::RowError;
-use crate::tokenizer::Tokenizer;
-
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Message {
-    /// `system`, `user` or `assistant`.
-    pub(crate) role: &'static str,
-    /// Its text.
-    pub(crate) content: String,
-}
-
-/// A compiled template with the model's special tokens.
-pub(crate) struct ChatTemplate {
-    environment: Environment<'static>,
-    bos: Option<String>,
-    eos: Option<String>,
-}
-
-/// Name of the only template in the environment.
-const NAME: &str = "chat_template";
-
-impl ChatTemplate {
-    /// Compiles `source` with the settings of transformers' `_compile_jinja_template`.
-    pub(crate) fn new(source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, DataError> {
-        let bad = |error: Error| DataError::BadTemplate { reason: reason(&error) };
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(bad)?;
-        environment.set_syntax(syntax);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime_now);
-        environment.add_filter("tojson", tojson);
-        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(bad)?;
-        let name = |id: Option<u32>| id.and_then(|id| tokenizer.token(id));
-        Ok(ChatTemplate { environment, bos: name(tokenizer.bos()), eos: name(tokenizer.eos().first().copied()) })
-    }
-
-    /// Renders messages; `generate` adds the beginning of the next answer.
-    pub(crate) fn render(&self, messages: &[Message], generate: bool) -> Result<String, RowError> {
-        let fault = |error: Error| RowError::Render { reason: reason(&error) };
-        let template = self.environment.get_template(NAME).map_err(fault)?;
-        let message = |message: &Message| context! { role => message.role, content => message.content.as_str() };
-        let variables = context! {
-            messages => messages.iter().map(message).collect::<Vec<Value>>(),
-            add_generation_prompt => generate,
-            tools => (),
-            documents => (),
-            bos_token => self.bos.as_deref(),
-            eos_token => self.eos.as_deref(),
-        };
-        template.render(variables).map_err(fault)
-    }
-}
-
-/// An error with the line of the template.
-fn reason(error: &Error) -> String {
-    let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    match error.line() {
-        Some(line) => format!("{detail} (template line {line})"),
-        None => detail,
-    }
-}
-
-fn raise_exception(message: String) -> Result<Value, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// Friday 26 July 2024, the day that Llama 3's template falls back to.
-fn strftime_now(format: String) -> String {
-    let mut text = String::new();
-    let mut letters = format.chars();
-    while let Some(letter) = letters.next() {
-        if letter != '%' {
-            text.push(letter);
-            continue;
-        }
-        text.push_str(match letters.next() {
-            Some('d' | 'e') => "26",
-            Some('m') => "07",
-            Some('b') => "Jul",
-            Some('B') => "July",
-            Some('Y') => "2024",
-            Some('y') => "24",
-            Some('a') => "Fri",
-            Some('A') => "Friday",
-            Some('j') => "208",
-            Some('H' | 'I' | 'M' | 'S') => "00",
-            Some('F') => "2024-07-26",
-            Some('%') => "%",
-            _ => "",
-        });
-    }
-    text
-}
-
-/// Python's `json.dumps`: the built-in filter escapes `<`, `>`, `&` and `'` for HTML, transformers' does not.
-fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
-    let _: Option<bool> = options.get("ensure_ascii")?;
-    let indent: Option<Value> = options.get("indent")?;
-    options.assert_all_used()?;
-    let none = Kwargs::from_iter(Vec::<(String, Value)>::new());
-    let escaped = minijinja::filters::tojson(value, indent.filter(|indent| !indent.is_none()), none)?;
-    Ok(Value::from(unescape_html(escaped.as_str().unwrap_or_default())))
-}
-
-fn unescape_html(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    let mut rest = json;
-    while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let plain = [("\\u003c", '<'), ("\\u003e", '>'), ("\\u0026", '&'), ("\\u0027", '\'')];
-        if let Some((code, letter)) = plain.into_iter().find(|(code, _)| rest.starts_with(code)) {
-            text.push(letter);
-            rest = &rest[code.len()..];
-        } else {
-            // A backslash and the (ASCII) letter it escapes.
-            let (pair, after) = rest.split_at(rest.len().min(2));
-            text.push_str(pair);
-            rest = after;
-        }
-    }
-    text + rest
-}
-
-/// `{% generation %}` only marks the answer for transformers' masks; it becomes a block that is always rendered.
-fn without_generation_tags(source: &str) -> String {
-    let mut text = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at + 2);
-        text.push_str(before);
-        let body = tag.trim_start_matches(['-', '+']).trim_start();
-        let word = &body[..body.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(body.len())];
-        let stand_in = match word {
-            "generation" => Some("if true"),
-            "endgeneration" => Some("endif"),
-            _ => None,
-        };
-        rest = tag;
-        if let Some(stand_in) = stand_in {
-            text.push_str(&tag[..tag.len() - body.len()]);
-            text.push_str(stand_in);
-            rest = &body[word.len()..];
-        }
-    }
-    text + rest
-}
+mod arguments;
+mod collections;
+mod conversion;
+mod filters;
+mod functions;
+mod json;
+mod methods;
+mod number_filters;
+mod python;
+mod source;
+mod strftime;
+mod text;
+mod text_filters;
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::test_tokenizers::byte_level;
+mod golden_tests;
 
-    fn render(source: &str) -> Result<String, RowError> {
-        let messages = [Message { role: "user", content: "a < b & 'c' \\u003c é".into() }];
-        ChatTemplate::new(source, &byte_level(None)).unwrap().render(&messages, true)
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, Error, Output, State, Value};
+
+pub(crate) use conversion::Turns;
+pub(crate) use strftime::Day;
+
+/// Steps of one render. A turn of the longest templates takes some hundreds.
+const FUEL: u64 = 20_000_000;
+/// Nested calls of macros; deeper ones are an error, not an overflow of the stack.
+const DEPTH_MAX: usize = 400;
+/// Bytes of one rendered conversation.
+const OUTPUT_BYTES_MAX: usize = 64 << 20;
+/// Name of the only template in the environment.
+const NAME: &str = "chat_template";
+/// What a `{% generation %}` block writes before and after its text. Unicode gives these two code points no meaning.
+pub(crate) const OPEN: char = '\u{FDD0}';
+/// See [`OPEN`].
+pub(crate) const CLOSE: char = '\u{FDD1}';
+
+/// The special tokens that templates may write by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Specials {
+    /// `bos_token`; undefined in the template where there is none.
+    pub(crate) bos: Option<String>,
+    /// `eos_token`, likewise.
+    pub(crate) eos: Option<String>,
+}
+
+/// What is rendered of a conversation's turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// All of them.
+    End,
+    /// The first so many.
+    Turn(usize),
+    /// The first so many, and the beginning of the next answer.
+    Answer(usize),
+}
+
+/// A rendered conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rendered {
+    /// The text.
+    pub(crate) text: String,
+    /// Bytes inside `{% generation %}` blocks, in order.
+    pub(crate) generation: Vec<Range<usize>>,
+}
+
+/// Why a template does not compile, or does not render a conversation.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum TemplateError {
+    /// Said by the engine or by `raise_exception`.
+    #[error("{reason}{}", line.map(|line| format!(" (template line {line})")).unwrap_or_default())]
+    Jinja {
+        /// What.
+        reason: String,
+        /// Where, from 1.
+        line: Option<usize>,
+    },
+    /// More text than any model reads.
+    #[error("the chat template writes {bytes} bytes for one conversation, more than the limit of {OUTPUT_BYTES_MAX}")]
+    TooLong {
+        /// Bytes written.
+        bytes: usize,
+    },
+    /// The two marks cannot be told from text.
+    #[error(
+        "the conversation contains U+FDD0 or U+FDD1, which stand for the borders of generation blocks; remove them"
+    )]
+    Mark,
+    /// A fault of the engine.
+    #[error("the template engine failed on this conversation; that is a bug of it")]
+    Engine,
+}
+
+/// A compiled template.
+pub(crate) struct Template {
+    environment: Environment<'static>,
+    specials: Vec<(&'static str, Value)>,
+    marks: bool,
+    source: String,
+}
+
+impl std::fmt::Debug for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Template").field("specials", &self.specials).finish_non_exhaustive()
+    }
+}
+
+impl Template {
+    /// Compiles `source` with the settings of transformers' `_compile_jinja_template`.
+    pub(crate) fn new(source: &str, specials: &Specials, day: Day) -> Result<Template, TemplateError> {
+        guarded(|| Template::compile(source, specials, day))
     }
 
-    #[test]
-    fn blocks_leave_no_white_space_and_python_methods_work() {
-        let source = "{% for m in messages %}\n  {% if m.role.startswith('us') %}\n{{ m['role'].upper() }}\n  {% endif %}\n{% endfor %}\n";
-        assert_eq!(render(source).unwrap(), "USER\n");
+    fn compile(source: &str, specials: &Specials, day: Day) -> Result<Template, TemplateError> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(fault)?;
+        environment.set_syntax(syntax);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(DEPTH_MAX);
+        environment.set_unknown_method_callback(methods::call);
+        environment.set_formatter(print);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        filters::add(&mut environment);
+        text_filters::add(&mut environment);
+        number_filters::add(&mut environment);
+        functions::add(&mut environment, day);
+        let rewritten = source::rewrite(source);
+        environment.add_template_owned(NAME, rewritten.text).map_err(fault)?;
+        let named = [("bos_token", &specials.bos), ("eos_token", &specials.eos)];
+        let specials = named.iter().filter_map(|(name, token)| Some((*name, Value::from(token.as_deref()?)))).collect();
+        Ok(Template { environment, specials, marks: rewritten.generation, source: source.to_owned() })
     }
 
-    #[test]
-    fn json_is_written_as_python_writes_it() {
-        let source = "{{ messages[0].content | tojson }} {{ {'a': [1, 'x']} | tojson(ensure_ascii=False) }}";
-        assert_eq!(render(source).unwrap(), r#""a < b & 'c' \\u003c é" {"a": [1, "x"]}"#);
+    /// The Jinja source.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
     }
 
-    #[test]
-    fn special_tokens_and_missing_tools_are_variables() {
-        let source =
-            "{{ bos_token }}{{ eos_token }}{% if not tools %}-{% endif %}{% if add_generation_prompt %}+{% endif %}";
-        assert_eq!(render(source).unwrap(), "<s><|im_end|>-+");
+    /// Whether the template says by `{% generation %}` what is trained on.
+    pub(crate) fn marks(&self) -> bool {
+        self.marks
     }
 
-    #[test]
-    fn an_exception_of_the_template_is_told() {
-        let error = render("{{ raise_exception('only two roles') }}").unwrap_err();
-        assert!(error.to_string().contains("only two roles"), "{error}");
+    /// Renders turns.
+    pub(crate) fn render(&self, turns: &Turns, until: Until) -> Result<Rendered, TemplateError> {
+        if self.marks && turns.holds_marks() {
+            return Err(TemplateError::Mark);
+        }
+        let text = self.render_with(turns.variables(until, &self.specials))?;
+        if !self.marks {
+            return Ok(Rendered { text, generation: Vec::new() });
+        }
+        Ok(without_marks(&text))
     }
 
-    #[test]
-    fn a_template_that_does_not_compile_is_refused_with_its_line() {
-        let error = ChatTemplate::new("a\n{% for %}", &byte_level(None)).err().unwrap();
-        assert!(error.to_string().contains("template line 2"), "{error}");
+    /// Renders with any variables.
+    fn render_with(&self, variables: Value) -> Result<String, TemplateError> {
+        guarded(|| {
+            let template = self.environment.get_template(NAME).map_err(fault)?;
+            let mut out = Bounded::default();
+            match template.render_captured_to(variables, &mut out) {
+                _ if out.bytes > OUTPUT_BYTES_MAX => Err(TemplateError::TooLong { bytes: out.bytes }),
+                Err(error) => Err(fault(error)),
+                Ok(_) => String::from_utf8(out.text).map_err(|_| TemplateError::Engine),
+            }
+        })
+    }
+}
+
+/// Turns a panic of the engine into an error: its slices and sorts may panic on hostile templates.
+fn guarded<T>(work: impl FnOnce() -> Result<T, TemplateError>) -> Result<T, TemplateError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(TemplateError::Engine))
+}
+
+fn fault(error: Error) -> TemplateError {
+    let reason = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    TemplateError::Jinja { reason, line: error.line() }
+}
+
+/// Prints as Python's `str()` does.
+fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
+    match value.as_str() {
+        Some(text) => out.write_str(text)?,
+        None if value.is_undefined() => {}
+        None => out.write_str(&python::str(value)?)?,
+    }
+    Ok(())
+}
+
+/// A writer that stops at [`OUTPUT_BYTES_MAX`].
+#[derive(Default)]
+struct Bounded {
+    text: Vec<u8>,
+    bytes: usize,
+}
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes += bytes.len();
+        if self.bytes > OUTPUT_BYTES_MAX {
+            return Err(std::io::Error::other("too long"));
+        }
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
-    #[test]
-    fn the_date_is_the_same_every_day_and_generation_tags_are_transparent() {
-        assert_eq!(render("{{ strftime_now('%d %b %Y') }}").unwrap(), "26 Jul 2024");
-        assert_eq!(render("x {%- generation -%} y {%- endgeneration %} z").unwrap(), "xy z");
-        assert_eq!(render("{% for m in messages %}a{% break %}b{% endfor %}").unwrap(), "a");
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
+}
+
+/// Takes the marks out of the text and remembers where they stood; a block inside a block belongs to the outer one.
+fn without_marks(marked: &str) -> Rendered {
+    let mut text = String::with_capacity(marked.len());
+    let (mut generation, mut depth, mut start) = (Vec::new(), 0usize, 0);
+    for piece in marked.split_inclusive([OPEN, CLOSE]) {
+        text.push_str(piece.trim_end_matches([OPEN, CLOSE]));
+        if piece.ends_with(OPEN) {
+            start = if depth == 0 { text.len() } else { start };
+            depth += 1;
+        } else if piece.ends_with(CLOSE) {
+            depth = depth.saturating_sub(1);
+            if depth == 0 {
+                generation.push(start..text.len());
+            }
+        }
+    }
+    Rendered { text, generation }
 }

@@ -7,29 +7,16 @@
 
 use crate::gguf_vocabulary::GgufVocabulary;
 use crate::tokenizer::Tokenizer;
+use crate::tokenizer::letters::letters;
 
 /// ChatML as this project writes it, with beginning-of-text.
 pub(crate) const CHATML: &str = "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
-
-/// Letters that stand for bytes in byte-level BPE, in order of the byte.
-fn byte_letters() -> Vec<String> {
-    let printable =
-        |byte: u32| (33..=126).contains(&byte) || (161..=172).contains(&byte) || (174..=255).contains(&byte);
-    let mut next = 256;
-    (0..256u32)
-        .map(|byte| {
-            let code = if printable(byte) { byte } else { next };
-            next += u32::from(!printable(byte));
-            char::from_u32(code).unwrap().to_string()
-        })
-        .collect()
-}
 
 /// Ids 0..=3 are `<s>`, `<|endoftext|>`, `<|im_start|>`, `<|im_end|>`; 4.. are bytes; then a few merged pieces.
 pub(crate) fn byte_level_vocabulary(pre: &str) -> GgufVocabulary {
     let mut tokens: Vec<String> = ["<s>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(String::from).to_vec();
     let mut kinds = vec![3; tokens.len()];
-    tokens.extend(byte_letters());
+    tokens.extend(letters().iter().map(char::to_string));
     let merges = ["Ġ a", "h e", "he l", "l o", "hel lo", "1 2", "12 3", "u s", "e r", "us er", "ĠĠ ĠĠ", "Ġ Ġ"];
     tokens.extend(["Ġa", "he", "hel", "lo", "hello", "12", "123", "us", "er", "user", "ĠĠĠĠ", "ĠĠ"].map(String::from));
     kinds.resize(tokens.len(), 1);

@@ -4,13 +4,30 @@
 //! Out:   a [`Tokenizer`].
 //! Never: adds special tokens that the text does not name; truncates; pads.
 
+mod added;
+mod classes;
+mod fast;
+#[cfg(test)]
+mod fast_tests;
+pub(crate) mod letters;
+mod pattern;
+mod probe;
+mod rules;
+mod words;
+
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::error::DataError;
-use crate::row_error::RowError;
 use crate::gguf_vocabulary::GgufVocabulary;
+use crate::row_error::RowError;
 use crate::{folder, gguf_vocabulary};
+use fast::Fast;
+use rules::Rules;
 
 /// Names that end a turn or a text wherever a tokenizer has them as special tokens. Models are published whose
 /// configuration lists only one of the two that they were trained with; llama.cpp keeps the same list.
@@ -26,13 +43,42 @@ const END_NAMES: [&str; 9] = [
     "</s>",
 ];
 
+/// Changes when the same JSON gives other ids.
+const FINGERPRINT_VERSION: &[u8] = b"tokenizer 1\n";
+
 /// A tokenizer with its beginning and end tokens and its chat template.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     highest: u32,
     facts: Facts,
     special: Vec<u32>,
+    spelling: Spelling,
+    fingerprint: [u8; 32],
+    rules: Arc<Result<Rules, String>>,
+    /// Built at the first text: most programs that look at a tokenizer encode none.
+    fast: Arc<OnceLock<Result<Fast, String>>>,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let vocabulary = self.vocabulary();
+        out.debug_struct("Tokenizer")
+            .field("vocabulary", &vocabulary)
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the vocabulary spells bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    /// A letter for each byte.
+    Letters,
+    /// Text with `▁` for space, and `<0xNN>` for bytes.
+    Pieces,
+    /// Text.
+    Text,
 }
 
 /// What the files around the vocabulary say.
@@ -51,7 +97,7 @@ pub(crate) struct Facts {
 }
 
 /// Token ids with the bytes of the text that each covers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Encoded {
     /// Token ids.
     pub ids: Vec<u32>,
@@ -75,10 +121,12 @@ impl Tokenizer {
 
     /// Parses a checked `tokenizer.json` and completes `facts` from what it knows.
     fn build(
-        json: &serde_json::Value,
+        json: &Value,
         facts: impl FnOnce(&tokenizers::Tokenizer) -> Result<Facts, DataError>,
     ) -> Result<Tokenizer, DataError> {
         let bytes = serde_json::to_vec(json).map_err(|error| DataError::tokenizer("tokenizer.json", error))?;
+        let mut hash = Sha256::new_with_prefix(FINGERPRINT_VERSION);
+        hash.update(&bytes);
         let mut inner =
             tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| DataError::tokenizer("tokenizer.json", error))?;
         inner.with_padding(None);
@@ -101,7 +149,17 @@ impl Tokenizer {
         if let Some(id) = facts.bos.iter().chain(&facts.eos).find(|id| inner.id_to_token(**id).is_none()) {
             return Err(DataError::tokenizer(facts.place, format!("special token id {id} is not in the vocabulary")));
         }
-        Ok(Tokenizer { inner, highest, facts, special })
+        hash.update(format!("{:?} {:?} {}", facts.bos, facts.eos, facts.adds_bos));
+        Ok(Tokenizer {
+            inner,
+            highest,
+            facts,
+            special,
+            spelling: spelling(&json["decoder"]),
+            fingerprint: hash.finalize().into(),
+            rules: Arc::new(rules::read(json)),
+            fast: Arc::default(),
+        })
     }
 
     /// Highest token id plus one.
@@ -129,10 +187,65 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`], with the byte range of each token. A character that several tokens share is covered
     /// whole by each of them.
     pub fn encode_with_offsets(&self, text: &str) -> Result<Encoded, DataError> {
+        let mut encoded = Encoded::default();
+        self.encode_into(text, &mut encoded)?;
+        Ok(encoded)
+    }
+
+    /// As [`Tokenizer::encode_with_offsets`], into memory that is used again.
+    pub fn encode_into(&self, text: &str, encoded: &mut Encoded) -> Result<(), DataError> {
+        match self.fast() {
+            Ok(fast) if fast.encode_into(&self.inner, text, encoded) => Ok(()),
+            _ => self.encode_slowly(text, encoded),
+        }
+    }
+
+    /// The tokenizers crate's answer, which the fast path must repeat.
+    pub fn encode_slowly(&self, text: &str, encoded: &mut Encoded) -> Result<(), DataError> {
         let encoding =
             self.inner.encode(text, false).map_err(|error| DataError::tokenizer(&self.facts.place, error))?;
-        let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
-        Ok(Encoded { ids: encoding.get_ids().to_vec(), offsets })
+        encoded.ids.clear();
+        encoded.ids.extend_from_slice(encoding.get_ids());
+        encoded.offsets.clear();
+        encoded.offsets.extend(encoding.get_offsets().iter().map(|&(start, end)| start..end));
+        Ok(())
+    }
+
+    fn fast(&self) -> Result<&Fast, &str> {
+        let build =
+            || self.rules.as_ref().as_ref().map_err(Clone::clone).and_then(|rules| Fast::new(rules, &self.inner));
+        self.fast.get_or_init(build).as_ref().map_err(String::as_str)
+    }
+
+    /// Which part of this tokenizer only the tokenizers crate can run, several times slower; `None` where none is.
+    pub fn slow_because(&self) -> Option<&str> {
+        self.fast().err()
+    }
+
+    /// SHA-256 over everything that decides ids: the tokenizer's JSON and its beginning and end tokens.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
+    }
+
+    /// Text of `ids`, special tokens as they are written.
+    pub fn decode_with_special(&self, ids: &[u32]) -> Result<String, DataError> {
+        self.inner.decode(ids, false).map_err(|error| DataError::tokenizer(&self.facts.place, error))
+    }
+
+    /// The bytes that one token stands for, which need not be whole characters; `None` outside the vocabulary.
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        let token = self.inner.id_to_token(id)?;
+        if self.inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id) {
+            return Some(token.into_bytes());
+        }
+        Some(match self.spelling {
+            Spelling::Letters => letters::bytes(&token).unwrap_or_else(|| token.into_bytes()),
+            Spelling::Pieces => match byte_piece(&token) {
+                Some(byte) => vec![byte],
+                None => token.replace('▁', " ").into_bytes(),
+            },
+            Spelling::Text => token.into_bytes(),
+        })
     }
 
     /// Text of `ids`, special tokens left out.
@@ -191,4 +304,23 @@ impl Tokenizer {
     pub(crate) fn encode_row(&self, text: &str) -> Result<Encoded, RowError> {
         self.encode_with_offsets(text).map_err(|error| RowError::Encode { reason: error.to_string() })
     }
+}
+
+fn spelling(decoder: &Value) -> Spelling {
+    let parts = match decoder["decoders"].as_array() {
+        Some(parts) => parts.as_slice(),
+        None => std::slice::from_ref(decoder),
+    };
+    let has = |kind: &str| parts.iter().any(|part| part["type"] == kind);
+    match (has("ByteLevel"), has("ByteFallback")) {
+        (true, _) => Spelling::Letters,
+        (false, true) => Spelling::Pieces,
+        (false, false) => Spelling::Text,
+    }
+}
+
+/// The byte that `<0xNN>` stands for.
+fn byte_piece(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }

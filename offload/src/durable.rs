@@ -45,12 +45,8 @@ pub enum DurableError {
 
 impl DurableError {
     /// Names the file and the tensor whose bytes could not be had.
-    pub fn source(
-        path: &Path,
-        tensor: &str,
-        source: impl std::error::Error + Send + Sync + 'static,
-    ) -> DurableError {
-        DurableError::Source { path: path.to_path_buf(), tensor: tensor.to_string(), source: Box::new(source) }
+    pub fn source(path: &Path, tensor: &str, source: Box<dyn std::error::Error + Send + Sync>) -> DurableError {
+        DurableError::Source { path: path.to_path_buf(), tensor: tensor.to_string(), source }
     }
 
     /// Names the path, and tells a full disk from other errors.

@@ -26,7 +26,7 @@ use crate::report::{Alternative, Shortfall};
 use crate::time;
 use alternatives::alternatives;
 use budgets::Budgets;
-use ground::{Choice, Ground, Lengths};
+use ground::{Choice, Ground};
 use remedies::remedies;
 use search::best;
 use transfers::Transfers;
@@ -90,7 +90,7 @@ fn written(ground: &Ground, choice: &Choice) -> Plan {
     Plan {
         name: recipe.name.clone(),
         device: ground.device,
-        data: data(recipe, choice.lengths),
+        data: data(recipe, choice.lengths.sequence),
         train: train(recipe, choice),
         schedule: schedule(recipe),
         offload: offload(recipe, choice, budgets, ground.transfers),
@@ -211,11 +211,12 @@ fn lora(section: &recipe::LoraSection) -> Result<LoraPlan, PlanError> {
     })
 }
 
-fn data(recipe: &Recipe, lengths: Lengths) -> DataPlan {
+/// The data part of a plan with rows of at most `sequence_length` tokens: all that preparing rows needs, whatever the machine.
+pub fn data(recipe: &Recipe, sequence_length: usize) -> DataPlan {
     let section = &recipe.data;
     DataPlan {
         sources: section.sources.clone(),
-        sequence_length: lengths.sequence,
+        sequence_length,
         packing: section.packing,
         group_by_length: section.group_by_length,
         too_long: section.too_long,

@@ -21,5 +21,5 @@ pub mod time;
 pub mod units;
 pub mod what_fits;
 
-pub use decide::{Decision, Misfit, PlanError, decide, plan, resolved};
+pub use decide::{Decision, Misfit, PlanError, data, decide, plan, resolved};
 pub use machine::{IoProfile, Machine};

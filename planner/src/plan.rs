@@ -13,8 +13,8 @@ use crate::architecture::{DecoderSpec, Linear};
 
 /// Words of `[data]` that are never `auto`: the plan hands them on as they stand in the recipe.
 pub use recipes::recipe::{
-    CleanSection as CleanRules, Deduplicate, Field, FileFormat, Gate, RowFormat, SourceSection as DataSource, TemplateChoice,
-    TooLong, TrainOn,
+    CleanSection as CleanRules, Deduplicate, Field, FileFormat, Gate, RowFormat, SourceSection as DataSource,
+    TemplateChoice, TooLong, TrainOn,
 };
 
 mod memory;

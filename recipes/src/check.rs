@@ -90,7 +90,12 @@ fn check_data(recipe: &Recipe) -> Result<(), RecipeError> {
         ("data.clean.max_repeated_words", clean.max_repeated_words),
         ("data.clean.min_letters", clean.min_letters),
     ] {
-        demand(share.is_none_or(|share| (0.0..=1.0).contains(&share)), key, share.unwrap_or_default(), "expected 0 to 1")?;
+        demand(
+            share.is_none_or(|share| (0.0..=1.0).contains(&share)),
+            key,
+            share.unwrap_or_default(),
+            "expected 0 to 1",
+        )?;
     }
     let (fewest, most) = (clean.min_characters.unwrap_or(0), clean.max_characters.unwrap_or(u64::MAX));
     let expected = format!("expected at least data.clean.min_characters = {fewest}");

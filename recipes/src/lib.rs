@@ -9,6 +9,7 @@
 mod check;
 pub mod defaults;
 mod error;
+pub mod migrate;
 mod overrides;
 mod parse;
 pub mod recipe;

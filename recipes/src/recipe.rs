@@ -15,7 +15,8 @@ mod offload;
 pub(crate) mod optimizer;
 
 pub use data::{
-    CleanSection, DataSection, Deduplicate, Field, FileFormat, Gate, RowFormat, SourceSection, TemplateChoice, TooLong, TrainOn,
+    CleanSection, DataSection, Deduplicate, Field, FileFormat, Gate, RowFormat, SourceSection, TemplateChoice, TooLong,
+    TrainOn,
 };
 pub use method::{BaseChoice, FullSection, LoraSection, MethodSection};
 pub use offload::{ChunkSize, EngineChoice, OffloadSection, QueueDepth, TierChoice, UpdateDuringBackward};

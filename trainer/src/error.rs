@@ -7,11 +7,11 @@
 use std::path::PathBuf;
 
 use checkpoints::checkpoint::CheckpointError;
-use offload::durable::DurableError;
 use checkpoints::gguf::GgufError;
 use checkpoints::peft::PeftError;
 use checkpoints::weights::WeightsError;
 use datasets::DataError;
+use offload::durable::DurableError;
 use offload::error::TierError;
 use planner::units::bytes_text;
 

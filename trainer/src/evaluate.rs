@@ -10,7 +10,7 @@ use datasets::{Batch, Dataset, Question, Tokenizer, evaluation_batches, question
 use models::BoxedError;
 use models::generate::{Ending, Stack};
 use planner::memory::EVALUATION_TOKENS_MAX;
-use planner::plan::{DataPlan, EvaluationPlan, HeldOut as PlannedRows, Plan};
+use planner::plan::{EvaluationPlan, Plan};
 
 use crate::engine::Engine;
 use crate::error::TrainError;
@@ -27,22 +27,26 @@ pub(crate) struct HeldOut {
 }
 
 impl HeldOut {
-    /// Reads the held-out file once.
-    pub(crate) fn load(plan: &EvaluationPlan, run: &Plan, tokenizer: &Tokenizer) -> Result<HeldOut, TrainError> {
-        let data = &run.data;
-        let Some(PlannedRows::Source(source)) = &data.held_out else { return Err(TrainError::NoHeldOut) };
-        let rows = DataPlan { sources: vec![source.clone()], ..data.clone() };
-        let mut dataset = Dataset::load(&rows, tokenizer)?;
-        dataset.rows.truncate(plan.max_rows.unwrap_or(usize::MAX));
-        let mut questions = match plan.exact_match {
-            true => questions(source, &data.chat_template, tokenizer)?,
+    /// Batches and questions of the held-out rows.
+    pub(crate) fn new(
+        plan: &EvaluationPlan,
+        run: &Plan,
+        rows: &Dataset,
+        tokenizer: &Tokenizer,
+    ) -> Result<HeldOut, TrainError> {
+        let questions = match plan.exact_match {
+            true => questions(rows, tokenizer, plan.max_rows)?,
             false => Vec::new(),
         };
-        questions.truncate(plan.max_rows.unwrap_or(usize::MAX));
         // A micro-batch at most, so that evaluation never needs more memory than training.
-        let tokens_max = EVALUATION_TOKENS_MAX.min(run.train.micro_batch * data.sequence_length);
-        let batches = evaluation_batches(&dataset, tokens_max);
-        Ok(HeldOut { batches, rows: dataset.rows.len(), questions, plan: plan.clone() })
+        let tokens_max = EVALUATION_TOKENS_MAX.min(run.train.micro_batch * run.data.sequence_length);
+        let batches = evaluation_batches(rows, tokens_max, plan.max_rows).collect();
+        Ok(HeldOut {
+            batches,
+            rows: rows.len().min(plan.max_rows.unwrap_or(usize::MAX)),
+            questions,
+            plan: plan.clone(),
+        })
     }
 
     /// Whether figures are due after `step` besides the beginning and the end.

@@ -25,6 +25,8 @@ pub struct Job {
     pub resume: bool,
     /// Written as `base_model_name_or_path` into the adapter.
     pub base_name: String,
+    /// Folder of prepared rows, shared by all runs.
+    pub token_cache: PathBuf,
 }
 
 /// Something happened.
@@ -32,6 +34,8 @@ pub struct Job {
 pub enum Event {
     /// Worth a line.
     Note(String),
+    /// Rows are being prepared.
+    Preparing(datasets::Progress),
     /// The model is on the device.
     Loaded {
         /// Weights of the model.

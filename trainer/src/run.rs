@@ -4,14 +4,14 @@
 //! Out:   an [`Outcome`]; the run directory filled.
 //! Never: updates with a loss or gradient that is not a number; leaves a step half done.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::tensor::Device;
 use checkpoints::checkpoint::Restored;
 use checkpoints::weights::Weights;
-use datasets::{Batches, Dataset, Step, Tokenizer};
+use datasets::{Batches, DataError, Prepared, Request, Step, Tokenizer};
 use offload::store::Store;
 use planner::plan::{Duration, Plan};
 
@@ -87,22 +87,27 @@ struct Run {
     metrics: Metrics,
     standing: Progress,
     steps: u64,
+    /// What a resume must find unchanged.
+    decided: String,
     /// NVMe bytes so far, and what earlier processes of the run wrote.
     traffic: Traffic,
 }
 
 impl Run {
     fn prepare(job: Job, events: &mut Listener<'_>) -> Result<Run, TrainError> {
-        let Job { plan, weights, run_directory: directory, resume, base_name } = job;
+        let Job { plan, weights, run_directory: directory, resume, base_name, token_cache } = job;
         let device = load::device(plan.device)?;
         let tokenizer = load::tokenizer(&weights)?;
-        let dataset = Dataset::load(&plan.data, &tokenizer)?;
-        dataset.check_vocabulary(plan.model.spec.vocabulary)?;
-        events(Event::Data(data_line(&dataset)));
-        let held_out = plan.evaluation.as_ref().map(|evaluation| HeldOut::load(evaluation, &plan, &tokenizer));
-        let held_out = held_out.transpose()?;
-        let kept = if resume { Some(survive::find(&directory, &plan, events)?) } else { None };
-        let batches = Batches::new(&dataset, &plan.data, plan.train.rows_per_step, plan.train.micro_batch);
+        let prepared = request(&plan, &tokenizer, &token_cache).prepare(&mut |at| events(Event::Preparing(at)))?;
+        told(&prepared).into_iter().for_each(|line| events(Event::Data(line)));
+        let held_out = match (&plan.evaluation, &prepared.held_out) {
+            (Some(evaluation), Some(rows)) => Some(HeldOut::new(evaluation, &plan, rows, &tokenizer)?),
+            (Some(_), None) => return Err(TrainError::NoHeldOut),
+            (None, _) => None,
+        };
+        let decided = survive::fingerprint(&plan, &prepared.address);
+        let kept = if resume { Some(survive::find(&directory, &decided, events)?) } else { None };
+        let batches = batches(&plan, prepared)?;
         let steps = steps_of(&plan, &batches);
         kernels::memory::give_back_small();
         let begun = Instant::now();
@@ -129,6 +134,7 @@ impl Run {
             metrics,
             standing,
             steps,
+            decided,
             traffic,
         })
     }
@@ -226,7 +232,7 @@ impl Run {
     }
 
     fn save(&self) -> Result<PathBuf, TrainError> {
-        survive::save(&self.directory, &self.plan, &self.learner.parameters, &self.standing)
+        survive::save(&self.directory, &self.plan, &self.decided, &self.learner.parameters, &self.standing)
     }
 
     fn out_of_write_budget(self, end: WriteBudgetEnd) -> Result<Outcome, TrainError> {
@@ -270,28 +276,33 @@ fn notes_of(learner: &Learner) -> Vec<String> {
     notes
 }
 
-fn data_line(dataset: &Dataset) -> String {
-    let report = &dataset.report;
-    let mut line = format!(
-        "data: {} rows, {} tokens, {} of them trained on, longest row {}",
-        report.rows, report.tokens, report.trained_tokens, report.longest
-    );
-    if report.too_long > 0 {
-        line += &format!(
-            "; {} rows were too long: {} dropped, {} truncated",
-            report.too_long, report.dropped, report.truncated
-        );
-    }
-    line
+/// What the data room is asked for.
+fn request<'a>(plan: &'a Plan, tokenizer: &'a Tokenizer, cache: &'a Path) -> Request<'a> {
+    Request { plan: &plan.data, tokenizer, embedding_rows: plan.model.spec.vocabulary, cache }
+}
+
+fn batches(plan: &Plan, prepared: Prepared) -> Result<Batches, TrainError> {
+    let (rows, sources) = (prepared.training, &prepared.report.source_of_file);
+    let batches = Batches::new(rows, &plan.data, sources, plan.train.rows_per_step, plan.train.micro_batch);
+    Ok(batches.map_err(DataError::from)?)
+}
+
+/// What people should know about the rows of a run.
+fn told(prepared: &Prepared) -> Vec<String> {
+    let reused = if prepared.reused { ", as prepared before" } else { "" };
+    let mut lines = vec![format!("data: {}{reused}", prepared.report)];
+    lines.extend(prepared.notes.iter().cloned());
+    lines
+}
+
+/// Steps that a run of this plan takes, counted on its data.
+pub fn steps(plan: &Plan, weights: &Weights, token_cache: &Path) -> Result<u64, TrainError> {
+    let tokenizer = load::tokenizer(weights)?;
+    let prepared = request(plan, &tokenizer, token_cache).prepare(&mut |_| ())?;
+    Ok(steps_of(plan, &batches(plan, prepared)?))
 }
 
 /// Optimizer updates of the whole run.
-/// Steps that a run of this plan takes, counted on its data.
-pub fn steps(plan: &Plan, weights: &Weights) -> Result<u64, TrainError> {
-    let dataset = Dataset::load(&plan.data, &load::tokenizer(weights)?)?;
-    Ok(steps_of(plan, &Batches::new(&dataset, &plan.data, plan.train.rows_per_step, plan.train.micro_batch)))
-}
-
 fn steps_of(plan: &Plan, batches: &Batches) -> u64 {
     match plan.train.duration {
         Duration::Steps(steps) => steps,

@@ -42,9 +42,10 @@ pub(crate) struct Progress {
 }
 
 /// What must be the same for a resumed run to repeat the bits: everything that changes a result.
-pub(crate) fn fingerprint(plan: &Plan) -> String {
+/// `rows` is the content address of the prepared rows.
+pub(crate) fn fingerprint(plan: &Plan, rows: &str) -> String {
     let decided = serde_json::json!({
-        "spec": plan.model.spec, "precision": plan.model.precision, "method": plan.method, "data": plan.data,
+        "spec": plan.model.spec, "precision": plan.model.precision, "method": plan.method, "data": plan.data, "rows": rows,
         "train": plan.train, "optimizer": plan.optimizer, "schedule": plan.schedule,
     });
     decided.to_string()
@@ -144,6 +145,7 @@ fn streamed(parameters: &Parameters) -> Vec<StreamedTensor<'_>> {
 pub(crate) fn save(
     run: &Path,
     plan: &Plan,
+    decided: &str,
     parameters: &Parameters,
     progress: &Progress,
 ) -> Result<PathBuf, TrainError> {
@@ -153,7 +155,7 @@ pub(crate) fn save(
         epoch: progress.epoch,
         position_in_epoch: progress.step_in_epoch,
         seed: plan.train.seed,
-        plan_fingerprint: fingerprint(plan),
+        plan_fingerprint: decided.to_string(),
         losses: progress.losses[from..].to_vec(),
         nvme_written_bytes: progress.nvme_written_bytes,
     };
@@ -163,7 +165,7 @@ pub(crate) fn save(
 }
 
 /// The newest complete checkpoint of this plan. Damaged ones are told.
-pub(crate) fn find(run: &Path, plan: &Plan, events: &mut Listener<'_>) -> Result<Restored, TrainError> {
+pub(crate) fn find(run: &Path, decided: &str, events: &mut Listener<'_>) -> Result<Restored, TrainError> {
     let found = checkpoint::newest_complete(run)?;
     let damaged = found.damaged.iter();
     let notes: Vec<String> = damaged.map(|bad| format!("{}: {}", bad.path.display(), bad.reason)).collect();
@@ -171,8 +173,8 @@ pub(crate) fn find(run: &Path, plan: &Plan, events: &mut Listener<'_>) -> Result
         let damaged = notes.iter().map(|note| format!("; damaged: {note}")).collect();
         return Err(TrainError::NothingToResume { folder: run.to_path_buf(), damaged });
     };
-    if restored.position.plan_fingerprint != fingerprint(plan) {
-        let problem = difference(&restored.position.plan_fingerprint, &fingerprint(plan));
+    if restored.position.plan_fingerprint != decided {
+        let problem = difference(&restored.position.plan_fingerprint, decided);
         return Err(TrainError::OtherPlan { checkpoint: restored.path, problem });
     }
     notes.into_iter().for_each(|note| events(Event::Note(note)));
@@ -224,7 +226,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 fn difference(was: &str, is: &str) -> String {
     let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
     let (was, is) = (parse(was), parse(is));
-    let parts = ["spec", "precision", "method", "data", "train", "optimizer", "schedule"];
+    let parts = ["spec", "precision", "method", "data", "rows", "train", "optimizer", "schedule"];
     let differing: Vec<&str> = parts.into_iter().filter(|&part| was[part] != is[part]).collect();
     format!("{} differ", differing.join(", "))
 }

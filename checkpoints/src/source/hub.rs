@@ -12,8 +12,8 @@ use hf_hub::{Cache, Repo, RepoType};
 use serde::{Deserialize, Serialize};
 
 use super::{FetchEvent, FetchOptions, Place, SourceError};
-use offload::durable::publish_file;
 use crate::weights::folder::{index_files, is_plain_name};
+use offload::durable::publish_file;
 
 /// Files besides weights that are taken where a repository has them.
 const COMPANIONS: [&str; 11] = [

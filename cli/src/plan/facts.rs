@@ -23,7 +23,7 @@ pub(super) fn facts(plan: &Plan, transfers: Origin) -> Vec<(&'static str, String
         ("data", data(&plan.data)),
         ("train", train(plan)),
         ("optimizer", optimizer(plan)),
-        ("evaluation", evaluation(plan.evaluation.as_ref())),
+        ("evaluation", evaluation(plan)),
         ("blocks", blocks(&plan.model)),
         ("offload", offload(&plan.offload, transfers)),
     ]
@@ -82,7 +82,7 @@ fn method(plan: &Plan) -> String {
 
 fn data(data: &DataPlan) -> String {
     let files: Vec<String> = data.sources.iter().map(|source| source.path.display().to_string()).collect();
-    let packing = if data.packing { "packed" } else { "padded" };
+    let packing = if data.packing { "packed" } else { "not packed" };
     format!("{}; rows of {} tokens, {packing}", files.join(", "), data.sequence_length)
 }
 
@@ -127,13 +127,17 @@ fn rule(optimizer: &OptimizerPlan) -> String {
     }
 }
 
-fn evaluation(evaluation: Option<&EvaluationPlan>) -> String {
-    let Some(evaluation) = evaluation else { return "none".to_string() };
+fn evaluation(plan: &Plan) -> String {
+    let (Some(evaluation), Some(held_out)) = (&plan.evaluation, &plan.data.held_out) else { return "none".to_string() };
     let exact = match evaluation.exact_match {
         true => format!("loss and exact answers, {} at once", evaluation.batch_rows),
         false => "loss".to_string(),
     };
-    format!("{}; {exact}", evaluation.source.path.display())
+    let rows = match held_out {
+        HeldOut::Source(source) => source.path.display().to_string(),
+        HeldOut::Share(share) => format!("{share} of the rows"),
+    };
+    format!("{rows}; {exact}")
 }
 
 fn blocks(model: &ModelPlan) -> String {
