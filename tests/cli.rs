@@ -1,7 +1,7 @@
 //! Bad input: one clear line, the promised exit code, nothing written. Good input: what the commands promise.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::parity::fixture;

@@ -191,7 +191,7 @@ fn every_gate_refuses_with_its_name_and_the_row_and_can_be_switched_off() {
             assert!(line.contains("rows.jsonl:2"), "{gate}: {line}");
         }
         assert_eq!(desk.refused(&["run", "recipe.toml"]), line, "{gate}");
-        assert!(!desk.path("runs").exists(), "{gate}: a run directory was left behind");
+        assert!(!desk.path("runs/tiny").exists(), "{gate}: a run directory was left behind");
         // The template of that gate's row also ends no answer.
         let allow = format!("data.allow=[\"{gate}\", \"answer-end\"]");
         let report = desk.json(&["data", "prepare", "recipe.toml", "--json", "--set", &allow]);
@@ -220,7 +220,8 @@ fn a_held_out_row_that_stands_in_the_training_rows_is_refused_or_removed() {
         answered("How much is one GB and another one GB together, in GB?", "It is 2 GB, since one and one are two.");
     desk.write("rows.jsonl", lines(&[answered("1 GB?", "1 GB"), twice.clone(), nearly]));
     desk.write("held.jsonl", lines(&[answered("9 GB?", "9 GB"), twice]));
-    let held = ["--set", "eval.source={path=\"held.jsonl\"}"];
+    let long = ["--set", "data.sequence_length=128", "--set", "train.tokens_per_step=128"];
+    let held = [&["--set", "eval.source={path=\"held.jsonl\"}"], &long[..]].concat();
     let line = desk.refused(&[&["data", "prepare", "recipe.toml"], &held[..]].concat());
     assert!(line.contains("rows.jsonl:2") && line.contains("rows.jsonl:3") && line.contains("eval-overlap"), "{line}");
     let more = ["--set", "data.clean.deduplicate=near", "--json"];

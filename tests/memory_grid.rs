@@ -68,6 +68,7 @@ precision = "{precision}"
 sequence_length = {sequence}
 packing = true
 too_long = "truncate"
+allow = ["truncated-answer"]
 [[data.sources]]
 path = "{rows}"
 [train]

@@ -65,7 +65,8 @@ max_new_tokens = 8
 
     fn command(&self, output: &str, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tune"));
-        command.current_dir(self.folder.path()).args(["run", "recipe.toml", "--output", output]).args(more);
+        command.current_dir(self.folder.path()).env("TUNE_CACHE", self.path("cache"));
+        command.args(["run", "recipe.toml", "--output", output]).args(more);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

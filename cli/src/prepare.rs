@@ -39,9 +39,11 @@ pub fn recipe(arguments: &RecipeArguments) -> Result<Recipe, Failure> {
 
 /// The files that a run reads are there.
 pub fn check_files(recipe: &Recipe) -> Result<(), Failure> {
-    let held_out = recipe.eval.iter().filter_map(|eval| eval.source.as_ref());
-    for source in recipe.data.sources.iter().chain(held_out) {
-        datasets::files_of(source).or_input()?;
+    let training = recipe.data.sources.iter().map(|source| ("data.sources.path", source));
+    let held_out = recipe.eval.iter().filter_map(|eval| Some(("eval.source.path", eval.source.as_ref()?)));
+    for (key, source) in training.chain(held_out) {
+        let found = datasets::files_of(source);
+        found.with_context(|| format!("{key}, looked for beside the recipe and here")).or_input()?;
     }
     if let Some(folder) = recipe.method.lora().and_then(|lora| lora.start_from.as_ref())
         && !folder.is_dir()

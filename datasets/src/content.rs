@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Where a row stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,8 +31,6 @@ pub(crate) struct Record {
 pub(crate) enum Raw {
     /// JSON text of one object, not yet known to be UTF-8 or JSON: parsed later, on many threads.
     Json(Vec<u8>),
-    /// Columns by name.
-    Object(Map<String, Value>),
     /// Fields of a CSV or TSV row, not yet known to be UTF-8.
     Fields {
         /// The header's names, shared by all rows of the file.
@@ -52,7 +50,6 @@ impl Raw {
         match self {
             Raw::Json(bytes) | Raw::Document(bytes) => bytes.len(),
             Raw::Fields { text, .. } => text.len(),
-            Raw::Object(columns) => columns.iter().map(|(name, value)| name.len() + value.to_string().len()).sum(),
         }
     }
 }

@@ -84,25 +84,6 @@ impl<'a> Encoder<'a> {
         Ok(rendered.text)
     }
 
-    /// A row's prompt up to where its last answer begins, and that answer without white space at its ends; what
-    /// evaluation asks the model.
-    pub(crate) fn question(&self, content: &Content) -> Result<(Vec<u32>, String), RowError> {
-        match content {
-            Content::Conversation(conversation) => {
-                let last = conversation.messages.iter().rposition(|message| message.role == "assistant");
-                let last = last.ok_or(RowError::NoAnswer)?;
-                let prompt =
-                    self.template()?.render(&turns(conversation), Until::Answer(last)).map_err(render_fault)?;
-                let answer = conversation.messages[last].text.trim().to_owned();
-                Ok((self.tokenizer.encode_row(&prompt.text)?.ids, answer))
-            }
-            Content::Completion { prompt, completion } => {
-                Ok((self.opened(self.tokenizer.encode_row(prompt)?.ids), completion.trim().to_owned()))
-            }
-            _ => Err(RowError::NoAnswer),
-        }
-    }
-
     /// Jinja source of the template; `None` where there is none.
     pub(crate) fn template_text(&self) -> Option<&str> {
         self.template.as_ref().map(Template::source)
@@ -180,7 +161,7 @@ impl<'a> Encoder<'a> {
         }
         let context = self.opened(before).len();
         let ids = self.closed(self.opened(ids))?;
-        let trained = vec![context..ids.len()];
+        let trained = std::iter::once(context..ids.len()).collect();
         self.finish(ids, trained, findings)
     }
 

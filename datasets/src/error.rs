@@ -139,6 +139,12 @@ pub enum DataError {
     /// The order of rows.
     #[error(transparent)]
     Order(#[from] OrderError),
+    /// Nothing but preference rows.
+    #[error("all {rows} rows are preference rows: they are checked, but no method of this version trains on them")]
+    OnlyPreferences {
+        /// How many.
+        rows: u64,
+    },
     /// Nothing to learn from.
     #[error(
         "no token is left to train on: {read} rows read, {dropped} of them dropped for being longer than \

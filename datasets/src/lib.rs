@@ -15,6 +15,8 @@ mod encode;
 mod error;
 mod files;
 mod folder;
+#[doc(hidden)]
+pub mod fuzz;
 mod gates;
 pub mod generate;
 mod gguf_vocabulary;

@@ -80,6 +80,12 @@ pub struct Prepared {
 impl Request<'_> {
     /// Prepares the rows, or finds them prepared.
     pub fn prepare(&self, events: &mut dyn FnMut(Progress)) -> Result<Prepared, DataError> {
+        let prepared = self.prepare_here(events);
+        self.tokenizer.forget_words();
+        prepared
+    }
+
+    fn prepare_here(&self, events: &mut dyn FnMut(Progress)) -> Result<Prepared, DataError> {
         let inputs = Inputs::list(self.plan)?;
         let encoder = Encoder::new(self.plan, self.tokenizer)?;
         events(Progress::Hashing { bytes: inputs.bytes });

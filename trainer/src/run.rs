@@ -282,6 +282,9 @@ fn request<'a>(plan: &'a Plan, tokenizer: &'a Tokenizer, cache: &'a Path) -> Req
 }
 
 fn batches(plan: &Plan, prepared: Prepared) -> Result<Batches, TrainError> {
+    if prepared.training.is_empty() {
+        return Err(DataError::OnlyPreferences { rows: prepared.report.preferences }.into());
+    }
     let (rows, sources) = (prepared.training, &prepared.report.source_of_file);
     let batches = Batches::new(rows, &plan.data, sources, plan.train.rows_per_step, plan.train.micro_batch);
     Ok(batches.map_err(DataError::from)?)

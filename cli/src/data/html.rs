@@ -22,7 +22,7 @@ const STYLE: &str = "\
 body{margin:2rem auto;max-width:62rem;padding:0 1rem;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif}\
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}\
 table{border-collapse:collapse;width:100%}td,th{padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}\
-th{font-weight:600;white-space:nowrap}svg{width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--dim)}svg rect{fill:var(--bar)}\
+th{font-weight:600;white-space:nowrap}th::first-letter{text-transform:uppercase}svg{width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--dim)}svg rect{fill:var(--bar)}\
 summary{cursor:pointer;padding:.3rem 0}summary span{color:var(--dim)}\
 pre{white-space:pre-wrap;overflow-wrap:anywhere;border-left:3px solid var(--line);padding:.2rem 0 .2rem .8rem;margin:.3rem 0 1rem;font:14px/1.5 ui-monospace,monospace;color:var(--dim)}\
 mark{background:var(--trained);color:var(--ink);border-radius:2px}b{color:var(--marker);font-weight:600}";

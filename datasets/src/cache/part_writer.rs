@@ -15,9 +15,7 @@ use twox_hash::xxhash3_64::Hasher as Xxh3;
 
 use super::Part;
 use super::error::CacheError;
-use super::format::{
-    HEADER_BYTES, Header, Packed, RANGE_BYTES, RECORD_BYTES, ROWS_MAX, Record, TOKEN_BYTES, trained_tokens,
-};
+use super::format::{HEADER_BYTES, Header, Packed, RANGE_BYTES, RECORD_BYTES, ROWS_MAX, Record, trained_tokens};
 use crate::content::Place;
 
 /// Bytes that are written at once.
@@ -186,9 +184,10 @@ impl PartWriter {
     }
 
     /// Bytes written so far.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> u64 {
         let header = &self.header;
-        header.tokens_stored * TOKEN_BYTES as u64
+        header.tokens_stored * super::format::TOKEN_BYTES as u64
             + header.ranges_stored * RANGE_BYTES as u64
             + header.rows * RECORD_BYTES as u64
             + HEADER_BYTES as u64

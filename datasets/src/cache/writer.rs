@@ -57,6 +57,12 @@ impl Writer {
         self.part(part).rows()
     }
 
+    /// Bytes written so far.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> u64 {
+        Part::ALL.iter().map(|part| self.part(*part).bytes()).sum()
+    }
+
     /// Syncs everything, the manifest last, and publishes. Where another writer published the same address meanwhile, that one is
     /// used, with its facts; a damaged folder under the name is replaced.
     pub fn finish(self, facts: Value) -> Result<Cache, CacheError> {

@@ -5,7 +5,9 @@
 use planner::plan::CleanRules;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
+use super::duplicates::Repeat;
 use super::overlap::Match;
+use super::rules::Refusal;
 use super::test_texts::{Edit, edited, jaccard, text};
 use super::*;
 use crate::random::Random;

@@ -14,25 +14,39 @@ const BUFFER_BYTES_MAX: i64 = 1 << 30;
 /// Marks the begin of a message since version 0.15 of the format.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
-/// Refuses a stream whose messages claim a buffer beyond the limit.
+/// Refuses a stream whose messages claim a buffer beyond the limit. What else is wrong, its reader finds at the same place.
 pub(super) fn check_stream(file: &mut (impl Read + Seek)) -> Result<(), String> {
-    let mut at = Some(0);
-    while let Some(begin) = at {
-        at = check_message(file, begin)?;
+    let mut begin = 0;
+    while let Some((metadata, body)) = message(file, begin) {
+        let Some(length) = check_message(file, &metadata, body)? else { break };
+        let Some(next) = body.checked_add(length) else { break };
+        begin = next;
     }
     Ok(())
 }
 
-/// Refuses a file whose footer leads to such messages.
+/// Refuses a file whose footer leads to such messages, or to none: the reader goes by the footer's lengths, not by those
+/// that stand before each message.
 pub(super) fn check_file(file: &mut (impl Read + Seek)) -> Result<(), String> {
     let Some(footer) = footer(file) else { return Ok(()) };
     let Ok(footer) = root_as_footer(&footer) else { return Ok(()) };
     for block in footer.dictionaries().iter().chain(&footer.recordBatches()).flat_map(|blocks| blocks.iter()) {
-        if let Ok(begin) = u64::try_from(block.offset()) {
-            check_message(file, begin)?;
-        }
+        let damaged = || format!("the footer leads to byte {}, where no message stands: damaged", block.offset());
+        let begin = u64::try_from(block.offset()).map_err(|_| damaged())?;
+        let length = u64::try_from(block.metaDataLength()).map_err(|_| damaged())?;
+        let (metadata, body) = block_metadata(file, begin, length).ok_or_else(damaged)?;
+        check_message(file, &metadata, body)?.ok_or_else(damaged)?;
     }
     Ok(())
+}
+
+/// The metadata of a block without the words before it, and where its body begins.
+fn block_metadata(file: &mut (impl Read + Seek), begin: u64, length: u64) -> Option<(Vec<u8>, u64)> {
+    file.seek(SeekFrom::Start(begin)).ok()?;
+    let mut metadata = Vec::new();
+    let read = file.take(length).read_to_end(&mut metadata).ok()?;
+    let words = if metadata.starts_with(&CONTINUATION) { 8 } else { 4 };
+    (read as u64 == length && read >= words).then(|| (metadata.split_off(words), begin.saturating_add(length)))
 }
 
 /// The footer's bytes: they end 10 bytes before the file does, with their length and `ARROW1` behind them.
@@ -47,10 +61,9 @@ fn footer(file: &mut (impl Read + Seek)) -> Option<Vec<u8>> {
     Some(footer)
 }
 
-/// Checks the message at `begin`; gives the next one's place, `None` at the end.
-fn check_message(file: &mut (impl Read + Seek), begin: u64) -> Result<Option<u64>, String> {
-    let Some((metadata, body)) = message(file, begin) else { return Ok(None) };
-    let Ok(message) = root_as_message(&metadata) else { return Ok(None) };
+/// Checks a message; gives its body's length, `None` for what is no message.
+fn check_message(file: &mut (impl Read + Seek), metadata: &[u8], body: u64) -> Result<Option<u64>, String> {
+    let Ok(message) = root_as_message(metadata) else { return Ok(None) };
     let batch = match message.header_type() {
         MessageHeader::RecordBatch => message.header_as_record_batch(),
         MessageHeader::DictionaryBatch => message.header_as_dictionary_batch().and_then(|batch| batch.data()),
@@ -59,7 +72,7 @@ fn check_message(file: &mut (impl Read + Seek), begin: u64) -> Result<Option<u64
     if let Some(batch) = batch {
         claims(file, body, &batch)?;
     }
-    Ok(u64::try_from(message.bodyLength()).ok().and_then(|length| body.checked_add(length)))
+    Ok(u64::try_from(message.bodyLength()).ok())
 }
 
 /// A message's metadata and where its body begins; `None` at the end, or where the reader will find a fault.

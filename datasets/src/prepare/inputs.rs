@@ -71,7 +71,7 @@ pub(super) struct Portion {
     pub(super) shape: Arc<Shape>,
     /// Index of the source.
     pub(super) source: u32,
-    /// Bytes of the files before this one, and of this one where it ends here.
+    /// Bytes of the files up to here, about.
     pub(super) bytes_done: u64,
 }
 
@@ -124,6 +124,7 @@ impl From<'_> {
     fn read(&self, left: &mut u64, sender: &Sender) -> Result<bool, DataError> {
         let mut reader = Reader::open(&self.input.file, self.number)?;
         let mut shape: Option<Arc<Shape>> = None;
+        let mut read = 0;
         while *left > 0 {
             let rows = PORTION_ROWS.min(usize::try_from(*left).unwrap_or(usize::MAX));
             let records = reader.take(rows, PORTION_BYTES)?;
@@ -137,7 +138,10 @@ impl From<'_> {
                 }
             };
             *left -= records.len() as u64;
-            let portion = Portion { records, shape, source: self.input.source, bytes_done: self.bytes_done };
+            // What was unpacked may be more than the file holds.
+            read += records.iter().map(|record| record.raw.bytes() as u64).sum::<u64>();
+            let bytes_done = self.bytes_done + read.min(self.input.file.bytes);
+            let portion = Portion { records, shape, source: self.input.source, bytes_done };
             if sender.send(Ok(portion)).is_err() {
                 return Ok(false);
             }

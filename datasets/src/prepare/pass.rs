@@ -27,7 +27,6 @@ use crate::row_error::RowError;
 struct Pass<'a> {
     plan: &'a DataPlan,
     inputs: &'a Inputs,
-    encoder: &'a Encoder<'a>,
     writer: Writer,
     /// Taken at the end.
     duplicates: Option<Duplicates>,
@@ -56,7 +55,6 @@ pub(super) fn run(
     let mut pass = Pass {
         plan: request.plan,
         inputs,
-        encoder,
         writer,
         duplicates,
         records: Records::default(),

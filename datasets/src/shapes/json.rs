@@ -26,7 +26,6 @@ pub(crate) enum Columns {
 /// Reads `raw`; invalid UTF-8 becomes U+FFFD where the gate is switched off.
 pub(crate) fn parse(raw: Raw, allowed: Gates, findings: &mut Gates) -> Result<Columns, RowError> {
     match raw {
-        Raw::Object(columns) => Ok(Columns::Named(columns)),
         Raw::Document(bytes) => Ok(Columns::Document(utf8(bytes, 0, allowed, findings)?)),
         Raw::Json(bytes) => match value(&utf8(bytes, 0, allowed, findings)?)? {
             Value::Object(columns) => Ok(Columns::Named(columns)),

@@ -26,6 +26,7 @@ impl Turns {
     }
 
     /// How many turns.
+    #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.messages.len()
     }

@@ -150,12 +150,18 @@ fn split(s: &str, backwards: bool, args: &[Value]) -> Result<Value, Error> {
 /// Words; what is left after `splits` of them is one part, with the white space at its far end. Backwards, the last word
 /// comes first.
 fn split_space(s: &str, backwards: bool, splits: usize) -> Vec<&str> {
-    let (trim, border): (fn(&str) -> &str, fn(&str) -> Option<usize>) = match backwards {
-        true => (|s| s.trim_end_matches(text::is_space), |s| s.rfind(text::is_space)),
-        false => (|s| s.trim_start_matches(text::is_space), |s| s.find(text::is_space)),
+    let trim = |s: &str| -> std::ops::Range<usize> {
+        match backwards {
+            true => 0..s.trim_end_matches(text::is_space).len(),
+            false => s.len() - s.trim_start_matches(text::is_space).len()..s.len(),
+        }
+    };
+    let border = |s: &str| match backwards {
+        true => s.rfind(text::is_space),
+        false => s.find(text::is_space),
     };
     let mut parts = Vec::new();
-    let mut rest = trim(s);
+    let mut rest = &s[trim(s)];
     while !rest.is_empty() {
         let Some(at) = border(rest).filter(|_| parts.len() < splits) else {
             parts.push(rest);
@@ -163,7 +169,8 @@ fn split_space(s: &str, backwards: bool, splits: usize) -> Vec<&str> {
         };
         let behind = at + rest[at..].chars().next().map_or(1, char::len_utf8);
         parts.push(if backwards { &rest[behind..] } else { &rest[..at] });
-        rest = trim(if backwards { &rest[..at] } else { &rest[at..] });
+        let left = if backwards { &rest[..at] } else { &rest[at..] };
+        rest = &left[trim(left)];
     }
     parts
 }

@@ -26,13 +26,6 @@ pub(crate) fn str(value: &Value) -> Result<String, Error> {
     }
 }
 
-/// Python's `repr(value)`.
-pub(crate) fn repr(value: &Value) -> Result<String, Error> {
-    let mut out = String::new();
-    write(&mut out, value, 0)?;
-    Ok(out)
-}
-
 fn write(out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
     if depth > DEPTH_MAX {
         return Err(wrong(format!("a value nested more than {DEPTH_MAX} deep cannot be printed")));
@@ -131,7 +124,7 @@ fn is_printed(letter: char) -> bool {
         return false;
     }
     let joins = unicode_normalization::char::is_combining_mark(letter);
-    joins || matches!(letter, '\'' | '"' | '\\') || !letter.escape_debug().next().is_some_and(|first| first == '\\')
+    joins || matches!(letter, '\'' | '"' | '\\') || letter.escape_debug().next().is_none_or(|first| first != '\\')
 }
 
 /// Python's `repr(float)`: the shortest digits that read back the same, with an exponent below 1e-4 and from 1e16 on.

@@ -35,6 +35,11 @@ enum Cutter {
 }
 
 impl Fast {
+    /// Gives the memory of known words back.
+    pub(super) fn forget_words(&self) {
+        self.slots.forget();
+    }
+
     /// Builds and checks it; the error says why the crate must do all the work.
     pub(super) fn new(rules: &Rules, inner: &tokenizers::Tokenizer) -> Result<Fast, String> {
         let cutter = match &rules.cut {

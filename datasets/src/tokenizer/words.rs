@@ -209,6 +209,13 @@ impl Slots {
         Slots { slots: (0..threads * 2).map(|_| Slot::default()).collect() }
     }
 
+    /// Empties every table that no thread uses now.
+    pub(super) fn forget(&self) {
+        for mut slot in self.slots.iter().filter_map(take) {
+            *slot = None;
+        }
+    }
+
     /// Gives `work` a table that no other thread uses now: the thread's own, else any that is free, else a new one.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Words) -> T) -> T {
         let count = self.slots.len();
