@@ -1,5 +1,5 @@
 //! Facts about which tokens of a row are trained on.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 
 use planner::plan::{DataPlan, Gate, TemplateChoice, TrainOn};
 use serde_json::json;

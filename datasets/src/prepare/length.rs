@@ -74,7 +74,7 @@ fn piece(tokens: &Tokens, range: Range<usize>) -> Tokens {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
     use super::*;
     use planner::plan::Gate;
 
