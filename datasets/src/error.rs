@@ -167,7 +167,7 @@ pub enum DataError {
     /// The recipe's template renders conversations otherwise than the model's own, which serving uses.
     #[error(
         "data.chat_template renders {differing} of {probes} probe conversations otherwise than the model's own template, \
-         which serving uses (first difference at byte {at} of the {probe}); use data.chat_template = \"auto\", or serve \
+         which serving uses (first difference at byte {at} of the {probe}); use data.chat_template = \"model\", or serve \
          with the recipe's template and set data.allow = [\"serving-template\"]"
     )]
     ServingTemplate {

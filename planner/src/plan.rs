@@ -216,7 +216,7 @@ impl DataPlan {
             packing: false,
             group_by_length: false,
             too_long: TooLong::Error,
-            chat_template: TemplateChoice::Auto,
+            chat_template: TemplateChoice::Model,
             template_date: "2024-07-26".to_string(),
             train_on: TrainOn::All,
             allow: Vec::new(),

@@ -15,7 +15,7 @@
 //! | `data.packing` | true | no result changes but the rows that share a step; padding costs time |
 //! | `data.group_by_length` | false | order is a plain shuffle |
 //! | `data.too_long` | `"error"` | nothing is left out unasked |
-//! | `data.chat_template` | `"auto"` | what the model was trained with; ChatML where it has none |
+//! | `data.chat_template` | `"model"` | what the model was trained with; ChatML where it has none |
 //! | `data.template_date` | 2024-07-26 | what Llama 3's template says without a clock |
 //! | `data.train_on` | `"all"` | every answer |
 //! | `data.allow` | [] | every gate refuses |

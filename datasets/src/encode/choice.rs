@@ -36,8 +36,8 @@ pub(crate) fn settle(
     let specials = Specials { bos: name(tokenizer.bos()), eos: name(tokenizer.eos().first().copied()) };
     let mut notes = Vec::new();
     let source = match (&plan.chat_template, tokenizer.chat_template()) {
-        (TemplateChoice::Auto, Some(own)) => Some(own.to_owned()),
-        (TemplateChoice::Auto, None) | (TemplateChoice::Chatml, _) => chatml(tokenizer, &specials, &mut notes),
+        (TemplateChoice::Model, Some(own)) => Some(own.to_owned()),
+        (TemplateChoice::Model, None) | (TemplateChoice::Chatml, _) => chatml(tokenizer, &specials, &mut notes),
         (TemplateChoice::Text(text), _) => Some(text.clone()),
         (TemplateChoice::File(path), _) => {
             let read = std::fs::read_to_string(path);

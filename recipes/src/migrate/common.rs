@@ -275,11 +275,11 @@ pub(super) fn held_out_share(
 /// `data.chat_template` from a name there.
 pub(super) fn template_name(at: &At, name: &str, draft: &mut Draft, ledger: &mut Ledger) {
     match name {
-        "tokenizer_default" | "tokenizer_default_fallback_chatml" => draft.put("data.chat_template", word("auto")),
+        "tokenizer_default" | "tokenizer_default_fallback_chatml" => draft.put("data.chat_template", word("model")),
         "chatml" => draft.put("data.chat_template", word("chatml")),
         other => {
             let why = format!(
-                "the template `{other}` is part of the tool; here the model's own (data.chat_template = \"auto\"): compare with `tune data inspect`, or name a .jinja file"
+                "the template `{other}` is part of the tool; here the model's own (data.chat_template = \"model\"): compare with `tune data inspect`, or name a .jinja file"
             );
             draft.put_because(
                 "data.chat_template",

@@ -28,7 +28,7 @@ pub struct DataSection {
     /// What to do with a longer row.
     #[serde(default)]
     pub too_long: TooLong,
-    /// `"auto"` (the model's own, ChatML where it has none), `"chatml"`, the path of a `.jinja` file, or Jinja text.
+    /// `"model"` (the model's own, ChatML where it has none), `"chatml"`, the path of a `.jinja` file, or Jinja text.
     #[serde(default)]
     pub chat_template: TemplateChoice,
     /// The day that `strftime_now` of a template tells, `YYYY-MM-DD`; fixed, so that a row gives the same tokens every day.
@@ -66,7 +66,7 @@ pub enum TooLong {
 pub enum TemplateChoice {
     /// The model's own; ChatML where it has none.
     #[default]
-    Auto,
+    Model,
     /// ChatML, the format of OpenAI's 2023 chat markup.
     Chatml,
     /// A file with Jinja text.
@@ -78,7 +78,7 @@ pub enum TemplateChoice {
 impl From<String> for TemplateChoice {
     fn from(text: String) -> TemplateChoice {
         match text.as_str() {
-            "auto" => TemplateChoice::Auto,
+            "model" => TemplateChoice::Model,
             "chatml" => TemplateChoice::Chatml,
             // No path holds a Jinja tag; a template without any would render the same text for every row.
             jinja if jinja.contains("{{") || jinja.contains("{%") => TemplateChoice::Text(text),
@@ -90,7 +90,7 @@ impl From<String> for TemplateChoice {
 impl From<TemplateChoice> for String {
     fn from(choice: TemplateChoice) -> String {
         match choice {
-            TemplateChoice::Auto => "auto".to_string(),
+            TemplateChoice::Model => "model".to_string(),
             TemplateChoice::Chatml => "chatml".to_string(),
             TemplateChoice::File(path) => path.display().to_string(),
             TemplateChoice::Text(text) => text,
