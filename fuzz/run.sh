@@ -1,10 +1,10 @@
 #!/bin/sh
-# Fuzzes every reader and the template engine for a bounded time: fuzz/run.sh SECONDS. Stable toolchain, no cargo-fuzz.
+# Fuzzes every reader for a bounded time: fuzz/run.sh SECONDS. Stable toolchain, no cargo-fuzz.
 # Ends with an error at the first finding, and prints the file that repeats it.
 set -eu
 seconds=${1:?usage: fuzz/run.sh SECONDS}
 cd "$(dirname "$0")"
-targets="jsonl json csv tsv parquet arrow text compressed shapes template"
+targets="jsonl json csv tsv parquet arrow text compressed shapes"
 build=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TARGET_DIR="$build"
 host=$(rustc -vV | sed -n 's/^host: //p')
