@@ -34,7 +34,13 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: offload::heap::CountedHeap<mimalloc::MiMalloc> = offload::heap::CountedHeap(mimalloc::MiMalloc);
 
+/// Stack of a worker. The engine of chat templates recurses; with less than 6 MB left it takes a stack of its own for every row.
+const WORKER_STACK_BYTES: usize = 16 << 20;
+
 fn main() -> ExitCode {
+    if let Err(error) = rayon::ThreadPoolBuilder::new().stack_size(WORKER_STACK_BYTES).build_global() {
+        eprintln!("note: threads with the usual stacks, chat templates will render slower: {error}");
+    }
     let result = match args::Arguments::parse().command {
         args::Command::Run(arguments) => run::run(&arguments),
         args::Command::Plan(arguments) => plan::print(&arguments),
