@@ -46,7 +46,7 @@ pub(crate) fn vocabulary(
     let mut tokens = Tokens::read(&json, rows, &mut notes)?;
     let mut vocabulary = match spaces(&json)? {
         None => byte_level(&json)?,
-        Some(prefixed) => sentence_pieces(&json, prefixed, &mut tokens, &mut notes)?,
+        Some(prefixed) => GgufVocabulary { add_space_prefix: Some(prefixed), ..sentence_pieces(&json, &mut tokens) },
     };
     (vocabulary.tokens, vocabulary.token_types) = (tokens.texts, Some(tokens.kinds));
     special_ids(&mut vocabulary, tokenizer, folder)?;
@@ -136,7 +136,9 @@ fn spaces(json: &Value) -> Result<Option<bool>, DataError> {
             // Gemma's: spaces are gone already, so it never cuts.
             Some("Split") if step["pattern"]["String"] == " " => {}
             _ => {
-                return Err(refused(format!("its pre-tokenizer has a step that SentencePiece in GGUF has not: {step}")));
+                return Err(refused(format!(
+                    "its pre-tokenizer has a step that SentencePiece in GGUF has not: {step}"
+                )));
             }
         }
     }
@@ -166,12 +168,8 @@ fn pairs(json: &Value) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-fn sentence_pieces(
-    json: &Value,
-    prefixed: bool,
-    tokens: &mut Tokens,
-    notes: &mut Vec<String>,
-) -> Result<GgufVocabulary, DataError> {
+/// Scores; the tokens get the kinds of SentencePiece.
+fn sentence_pieces(json: &Value, tokens: &mut Tokens) -> GgufVocabulary {
     let mut first: HashMap<String, usize> = HashMap::new();
     for (rank, (left, right)) in pairs(json).enumerate() {
         first.entry(format!("{left}{right}")).or_insert(rank);
@@ -192,17 +190,13 @@ fn sentence_pieces(
             *text = text.replace('▁', " ");
         }
     }
-    if first.len() > 1 << 24 {
-        notes.push("the vocabulary has more merges than a score tells apart".to_owned());
-    }
-    Ok(GgufVocabulary {
+    GgufVocabulary {
         model: "llama".to_owned(),
         pre: Some("default".to_owned()),
         scores: Some(scores),
         unknown: unknown_id,
-        add_space_prefix: Some(prefixed),
         ..GgufVocabulary::default()
-    })
+    }
 }
 
 fn is_byte(text: &str) -> bool {

@@ -15,7 +15,7 @@ use crate::encode::settled_template;
 use crate::error::DataError;
 use crate::template::{Template, Turns, Until};
 use crate::tokenizer::Tokenizer;
-use shape::Shape;
+use shape::{Shape, Wanted};
 
 /// The template of a run.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl<'a> ServedTemplate<'a> {
     /// The same in Go, or why there is none.
     pub fn go(&self) -> Result<GoTemplate, String> {
         let shape = self.shape()?;
-        for probe in probes(shape.takes_system()) {
+        for probe in probes(&shape) {
             let ours = shape.render(&probe);
             let theirs = self.prompt(&probe)?;
             if ours != theirs {
@@ -101,9 +101,9 @@ impl<'a> ServedTemplate<'a> {
     }
 
     fn shape(&self) -> Result<Shape, String> {
-        Shape::read(&|said, prompt| match prompt {
-            true => self.prompt(said),
-            false => self.render(said, Until::End),
+        Shape::read(&|said, wanted| match wanted {
+            Wanted::Prompt => self.prompt(said),
+            Wanted::Turns => self.render(said, Until::End),
         })
     }
 
@@ -128,14 +128,14 @@ impl<'a> ServedTemplate<'a> {
 }
 
 /// Conversations that templates of other shapes render otherwise.
-fn probes(with_system: bool) -> Vec<Vec<Said<'static>>> {
+fn probes(shape: &Shape) -> Vec<Vec<Said<'static>>> {
     let plain: [&[Said]; 3] = [
         &[("user", "How are you?")],
         &[("user", "How are you?"), ("assistant", "Well, thanks."), ("user", "And now?\nStill?")],
         &[("user", "1"), ("assistant", "2"), ("user", "3"), ("assistant", "4"), ("user", "5")],
     ];
     let mut probes: Vec<Vec<Said>> = plain.iter().map(|probe| probe.to_vec()).collect();
-    if with_system {
+    if shape.takes_system() {
         let system = [("system", "Be kind.\n\nBe brief.")];
         probes.extend(plain.iter().map(|probe| [&system[..], probe].concat()));
     }

@@ -11,8 +11,6 @@ mod entries;
 mod error;
 mod layout;
 mod modelfile;
-#[cfg(test)]
-mod tests;
 
 use std::path::Path;
 

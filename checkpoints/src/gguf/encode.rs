@@ -63,12 +63,15 @@ impl BlockType {
             BlockType::Q4_0 => {
                 let scale = scale_of_extreme(values, 8.0);
                 put_half(out, 0, scale);
-                put_nibbles(&mut out[2..], &centred(values, scale, 8.5, 15));
+                // In f64: in f32 the last bit depends on whether a compiler fuses product and sum.
+                let inverse = f64::from(inverse(scale));
+                put_nibbles(&mut out[2..], &cut(values, 15, |value| (f64::from(value) * inverse + 8.5) as u8));
             }
             BlockType::Q5_0 => {
                 let scale = scale_of_extreme(values, 16.0);
                 put_half(out, 0, scale);
-                put_fives(&mut out[2..], &centred(values, scale, 16.5, 31));
+                let inverse = inverse(scale);
+                put_fives(&mut out[2..], &cut(values, 31, |value| (value * inverse + 16.5) as u8));
             }
             BlockType::Q4_1 => {
                 let quants = with_minimum(values, 15, out);
@@ -105,13 +108,10 @@ fn scale_of_extreme(values: &[f32], levels: f32) -> f32 {
     extreme / -levels
 }
 
-/// `value / scale` shifted by `centre` and cut. In f64: in f32 the last bit depends on whether a compiler fuses.
-fn centred(values: &[f32], scale: f32, centre: f64, highest: u8) -> [u8; 32] {
-    let inverse = f64::from(inverse(scale));
+/// The quant of every value, not above `highest`.
+fn cut(values: &[f32], highest: u8, quant: impl Fn(f32) -> u8) -> [u8; 32] {
     let mut quants = [0; 32];
-    for (quant, &value) in quants.iter_mut().zip(values) {
-        *quant = ((f64::from(value) * inverse + centre) as u8).min(highest);
-    }
+    quants.iter_mut().zip(values).for_each(|(out, &value)| *out = quant(value).min(highest));
     quants
 }
 
@@ -123,11 +123,7 @@ fn with_minimum(values: &[f32], highest: u8, out: &mut [u8]) -> [u8; 32] {
     let inverse = inverse(scale);
     put_half(out, 0, scale);
     put_half(out, 2, low);
-    let mut quants = [0; 32];
-    for (quant, &value) in quants.iter_mut().zip(values) {
-        *quant = (((value - low) * inverse + 0.5) as u8).min(highest);
-    }
-    quants
+    cut(values, highest, |value| ((value - low) * inverse + 0.5) as u8)
 }
 
 fn q8_0(values: &[f32], out: &mut [u8]) {

@@ -116,13 +116,15 @@ fn best_scale_and_minimum(values: &[f32], search: &Search) -> (f32, f32) {
     if high <= low {
         return (0.0, -low);
     }
-    let (range, highest) = (high - low, f32::from(search.highest));
+    let highest = f32::from(search.highest);
     let sum_weight: f32 = weights.iter().sum();
     let sum_value: f32 = weights.iter().zip(values).map(|(weight, value)| weight * value).sum();
-    let quants = |inverse: f32| {
+    // As in ggml, each step starts from the best minimum so far.
+    let quants = |levels: f32, minimum: f32| {
+        let inverse = levels / (high - minimum);
         let mut quants = [0.0f32; SUB];
         for (quant, value) in quants.iter_mut().zip(values) {
-            *quant = nearest(inverse * (value - low)).clamp(0, i32::from(search.highest)) as f32;
+            *quant = nearest(inverse * (value - minimum)).clamp(0, i32::from(search.highest)) as f32;
         }
         quants
     };
@@ -130,10 +132,10 @@ fn best_scale_and_minimum(values: &[f32], search: &Search) -> (f32, f32) {
         let each = quants.iter().zip(values).zip(&weights);
         each.map(|((quant, value), weight)| weight * (scale * quant + minimum - value).powi(2)).sum::<f32>()
     };
-    let (mut scale, mut minimum) = (range / highest, low);
-    let mut best = error(&quants(highest / range), scale, minimum);
+    let (mut scale, mut minimum) = ((high - low) / highest, low);
+    let mut best = error(&quants(highest, minimum), scale, minimum);
     for step in 0..=search.steps {
-        let quants = quants((search.first + 0.1 * step as f32 + highest) / range);
+        let quants = quants(search.first + 0.1 * step as f32 + highest, minimum);
         let (mut sum_quant, mut sum_square, mut sum_product) = (0.0f32, 0.0f32, 0.0f32);
         for ((quant, value), weight) in quants.iter().zip(values).zip(&weights) {
             sum_quant += weight * quant;

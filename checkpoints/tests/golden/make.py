@@ -72,7 +72,7 @@ def ggml_blocks(values, kind):
 
 values = numbers()
 (HERE / "encode.f32").write_bytes(values.astype("<f4").tobytes())
-for name in ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]:
+for name in ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]:
     kind = GGMLQuantizationType[name]
     blocks_of = ggml_blocks(values, kind) if name.endswith("K") else quants.quantize(values.reshape(1, -1), kind)
     (HERE / f"encode.{name}.bin").write_bytes(np.ascontiguousarray(blocks_of).tobytes())

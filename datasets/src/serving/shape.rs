@@ -10,8 +10,17 @@ const USER: &str = "Q1user1Q";
 const ANSWER: &str = "Q2answer2Q";
 const AGAIN: &str = "Q3user3Q";
 
-/// Renders turns; with `true` also the beginning of the next answer.
-pub(super) type Render<'a> = &'a dyn Fn(&[(&str, &str)], bool) -> Result<String, String>;
+/// What is rendered of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Its turns.
+    Turns,
+    /// Its turns and the beginning of the next answer.
+    Prompt,
+}
+
+/// Renders turns.
+pub(super) type Render<'a> = &'a dyn Fn(&[(&str, &str)], Wanted) -> Result<String, String>;
 
 /// The texts around turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +52,13 @@ enum System {
 impl Shape {
     /// Finds the texts, or says what is irregular.
     pub(super) fn read(render: Render) -> Result<Shape, String> {
-        let [head_open, close_open, close_again, closing] =
-            around(&render(&[("user", USER), ("assistant", ANSWER), ("user", AGAIN)], true)?, [USER, ANSWER, AGAIN])?;
-        let [_, user_close] = around(&render(&[("user", USER)], false)?, [USER])?;
-        let [_, _, answer_close] = around(&render(&[("user", USER), ("assistant", ANSWER)], false)?, [USER, ANSWER])?;
+        let [head_open, close_open, close_again, closing] = around(
+            &render(&[("user", USER), ("assistant", ANSWER), ("user", AGAIN)], Wanted::Prompt)?,
+            [USER, ANSWER, AGAIN],
+        )?;
+        let [_, user_close] = around(&render(&[("user", USER)], Wanted::Turns)?, [USER])?;
+        let [_, _, answer_close] =
+            around(&render(&[("user", USER), ("assistant", ANSWER)], Wanted::Turns)?, [USER, ANSWER])?;
         let irregular = |what: &str| format!("the chat template has {what}");
         let (answer_close, user_open) = match close_again.strip_prefix(&answer_close) {
             Some(rest) if !answer_close.is_empty() => (answer_close.clone(), rest.to_owned()),
@@ -72,7 +84,7 @@ impl Shape {
 
     fn read_system(&self, render: Render) -> Result<System, String> {
         let conversation = [("system", SYSTEM), ("user", USER), ("assistant", ANSWER), ("user", AGAIN)];
-        let Ok(text) = render(&conversation, true) else { return Ok(System::Nowhere) };
+        let Ok(text) = render(&conversation, Wanted::Prompt) else { return Ok(System::Nowhere) };
         let opening = format!("{}{}", self.head, self.user_open);
         let irregular = || "the chat template puts the system text where no Go template of one loop can".to_owned();
         let at = |part: &str| text.find(part).ok_or_else(irregular);
