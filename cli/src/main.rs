@@ -15,6 +15,7 @@ mod hardware;
 mod io_profile;
 mod machine;
 mod migrate;
+mod opened;
 mod paint;
 mod plan;
 mod prepare;
