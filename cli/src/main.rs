@@ -7,9 +7,11 @@
 mod args;
 mod bench;
 mod bench_matmul;
+mod chat;
 mod data;
 mod described;
 mod doctor;
+mod eval;
 mod failure;
 mod hardware;
 mod io_profile;
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
         args::Command::Bench { command } => bench::print(&command),
         args::Command::Data { command } => data::run(&command),
         args::Command::Migrate(arguments) => migrate::print(&arguments),
+        args::Command::Chat(arguments) => chat::run(&arguments),
+        args::Command::Eval(arguments) => eval::print(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
