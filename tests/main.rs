@@ -19,5 +19,6 @@ mod plan_show;
 mod plans;
 mod smollm2;
 mod survival;
+mod talk;
 mod tidy;
 mod tiers;

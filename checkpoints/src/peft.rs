@@ -117,6 +117,12 @@ pub fn factor_name(module_path: &str, factor: Factor) -> String {
 }
 
 impl AdapterConfig {
+    /// Factor on the product of the factors.
+    pub fn scale(&self) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if self.rank_stabilized { rank.sqrt() } else { rank }
+    }
+
     /// The text of `adapter_config.json`: the subset that PEFT, vLLM, llama.cpp and Ollama all take.
     pub fn to_json(&self) -> String {
         // Ollama decodes lora_alpha into an unsigned integer; `16.0` fails there.

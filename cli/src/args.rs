@@ -8,9 +8,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::chat::ChatArguments;
 use crate::data::GenerateArguments;
 use crate::described::MachineArguments;
 use crate::doctor::DoctorArguments;
+use crate::eval::EvalArguments;
 use crate::hardware::HardwareCommand;
 use crate::migrate::MigrateArguments;
 
@@ -50,6 +52,10 @@ pub enum Command {
         #[command(subcommand)]
         command: DataCommand,
     },
+    /// Talk to what was trained, or to any model
+    Chat(Box<ChatArguments>),
+    /// Loss, perplexity and exact answers of what was trained, beside its base if asked
+    Eval(Box<EvalArguments>),
     /// Turn an Axolotl or LLaMA-Factory YAML file into a recipe
     Migrate(MigrateArguments),
 }

@@ -7,14 +7,17 @@
 mod args;
 mod bench;
 mod bench_matmul;
+mod chat;
 mod data;
 mod described;
 mod doctor;
+mod eval;
 mod failure;
 mod hardware;
 mod io_profile;
 mod machine;
 mod migrate;
+mod opened;
 mod paint;
 mod plan;
 mod prepare;
@@ -49,6 +52,8 @@ fn main() -> ExitCode {
         args::Command::Bench { command } => bench::print(&command),
         args::Command::Data { command } => data::run(&command),
         args::Command::Migrate(arguments) => migrate::print(&arguments),
+        args::Command::Chat(arguments) => chat::run(&arguments),
+        args::Command::Eval(arguments) => eval::print(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -103,7 +103,8 @@ pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn show(progress: &mut Progress, event: Event) {
+/// One event of the trainer, on stderr.
+pub fn show(progress: &mut Progress, event: Event) {
     match event {
         Event::Note(text) => progress.note(&text),
         Event::Loaded { parameters, trainable, seconds } => {

@@ -11,12 +11,11 @@ use checkpoints::lock::{LOCK_FILE, RunLock};
 use offload::durable::publish_file;
 use recipes::recipe::PrecisionChoice;
 use recipes::{DeviceName, MicroBatch, Recipe};
+use trainer::{PLAN_FILE, RECIPE_FILE};
 
 use crate::failure::{Failure, OrFail};
 use crate::prepare::Prepared;
 
-const RECIPE_FILE: &str = "recipe.toml";
-const PLAN_FILE: &str = "plan.json";
 /// Keys that a resumed run may change: no number of the training depends on them.
 const MAY_CHANGE: [&str; 7] =
     ["checkpoint.", "eval.", "log.", "hardware.memory", "train.keep", "model.source", "offload."];

@@ -96,6 +96,14 @@ pub(crate) struct Message {
     pub(crate) value: Value,
 }
 
+impl Message {
+    /// A turn as a program writes it: `role` and `content`.
+    pub(crate) fn of(value: &Value) -> Message {
+        let text = |key: &str| value[key].as_str().unwrap_or_default().to_string();
+        Message { role: text("role"), text: text("content"), train: None, value: value.clone() }
+    }
+}
+
 /// A piece of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Segment {

@@ -20,6 +20,7 @@ mod tests;
 use std::ops::Range;
 
 use planner::plan::{DataPlan, TrainOn};
+use serde_json::Value;
 
 use crate::content::{Content, Conversation, Message, Segment};
 use crate::error::DataError;
@@ -121,6 +122,33 @@ impl<'a> Encoder<'a> {
             trained.extend(answers::tokens(self, &row, answer, &encoded, findings)?);
         }
         self.finish(encoded.ids, trained, findings)
+    }
+
+    /// Ids of a conversation through the beginning of the next answer; token borders are those of training.
+    pub(crate) fn prompt(&self, values: &[Value]) -> Result<Vec<u32>, RowError> {
+        let template = self.template()?;
+        let turns = Turns::new(values.iter(), None);
+        let full = template.render(&turns, Until::Answer(values.len())).map_err(render_fault)?;
+        let messages: Vec<Message> = values.iter().map(Message::of).collect();
+        let is_answer = |index: &usize| messages[*index].role == "assistant";
+        let earlier: Vec<usize> = (0..messages.len()).filter(is_answer).collect();
+        let row = answers::Row { template, turns: &turns, messages: &messages, full: &full.text };
+        let located = match (self.train_on, template.marks()) {
+            // The only border is where the prompt ends.
+            (TrainOn::Last, _) => Vec::new(),
+            (TrainOn::All, true) => row.marked(&full.generation, &earlier).unwrap_or_default(),
+            // An answer that cannot be found was in no training row, so it has no border.
+            (TrainOn::All, false) => row.located(&earlier).unwrap_or_default(),
+        };
+        let borders: Vec<usize> = located.iter().map(|answer| answer.start).collect();
+        let ids = pieces::encode(self, &full.text, &borders)?.ids;
+        self.check_beginning(&ids, &mut Gates::default())?;
+        Ok(ids)
+    }
+
+    /// Ids of a text that is to be continued.
+    pub(crate) fn plain(&self, text: &str) -> Result<Vec<u32>, RowError> {
+        Ok(self.opened(self.tokenizer.encode_row(text)?.ids))
     }
 
     /// Indices of the messages that are trained on.

@@ -107,6 +107,12 @@ pub enum DataError {
         /// What is wrong with it.
         cause: RowError,
     },
+    /// A conversation that is going on cannot be written.
+    #[error("{cause}")]
+    Conversation {
+        /// Why.
+        cause: RowError,
+    },
     /// Rows beyond the sequence length under `data.too_long = "error"`.
     #[error(
         "{count} rows are longer than data.sequence_length = {limit} tokens (longest {longest}, first at {path}:{line}); \

@@ -317,6 +317,9 @@ impl<B: BlockOps, C: CheckpointStrategy> BlockOps for Autodiff<B, C> {
     fn linear_dx(_: F<Self>, _: F<Self>) -> F<Self> {
         unreachable!("{FORWARD_ONLY}")
     }
+    fn adapted_linear(_: F<Self>, _: F<Self>, _: F<Self>, _: F<Self>, _: f32) -> F<Self> {
+        unreachable!("{FORWARD_ONLY}")
+    }
     fn lora_du(_: F<Self>, _: F<Self>, _: Lora) -> F<Self> {
         unreachable!("{FORWARD_ONLY}")
     }

@@ -196,6 +196,15 @@ fn lora_linear<E: Stored>(
     (tensor(y, [tokens, outputs]), tensor(u, [tokens, rank]))
 }
 
+fn adapted_linear<E: Stored>(x: &FlexTensor, w: &FlexTensor, a: &FlexTensor, b: &FlexTensor, scale: f32) -> FlexTensor {
+    let ([tokens, inputs], [outputs, _], [rank, _]) = (rows_columns(x), rows_columns(w), rows_columns(a));
+    let x = || Operand::new(slice::<E>(x), tokens, inputs);
+    let mut y = product(1.0, x(), Operand::new(slice(w), outputs, inputs).t());
+    let u = product(1.0, x(), Operand::new(slice(a), rank, inputs).t());
+    E::product(scale, Operand::new(&u, tokens, rank), Operand::new(slice(b), rank, outputs), 1.0, &mut y);
+    tensor(y, [tokens, outputs])
+}
+
 fn lora_du<E: Stored>(dy: &FlexTensor, b: &FlexTensor, lora: Lora) -> FlexTensor {
     let ([tokens, outputs], [_, rank]) = (rows_columns(dy), rows_columns(b));
     let b = narrowed::<E>(slice(b));
@@ -266,6 +275,10 @@ impl BlockOps for Flex {
 
     fn lora_linear(x: FlexTensor, w: FlexTensor, a: FlexTensor, b: FlexTensor, lora: Lora) -> (FlexTensor, FlexTensor) {
         by_dtype!(x, lora_linear(&contiguous(&x), &contiguous(&w), &contiguous(&a), &contiguous(&b), lora))
+    }
+
+    fn adapted_linear(x: FlexTensor, w: FlexTensor, a: FlexTensor, b: FlexTensor, scale: f32) -> FlexTensor {
+        by_dtype!(x, adapted_linear(&contiguous(&x), &contiguous(&w), &contiguous(&a), &contiguous(&b), scale))
     }
 
     fn lora_du(dy: FlexTensor, b: FlexTensor, lora: Lora) -> FlexTensor {

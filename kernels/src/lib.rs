@@ -10,6 +10,7 @@
 //! `d` model width, `h` heads times head width, `v` vocabulary.
 
 pub mod autodiff;
+mod cached;
 pub mod cpu;
 pub mod embedding;
 mod flex;
@@ -20,11 +21,14 @@ pub mod memory;
 pub mod ops;
 pub mod twin;
 
+pub use cached::{KeyValues, cached_attention};
 pub use ops::{
-    AttentionGeometry, Dropout, Gate, Lora, add_bias, attention, frozen_linear, gated, lora_linear, rms_norm, rotary,
-    seed_gradient, trainable_linear, trainable_rms_norm,
+    AttentionGeometry, Dropout, Gate, Lora, adapted_linear, add_bias, attention, frozen_linear, gated, lora_linear,
+    ready_factors, rms_norm, rotary, seed_gradient, trainable_linear, trainable_rms_norm,
 };
 
+#[cfg(test)]
+mod cached_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

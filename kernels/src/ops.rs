@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 pub use crate::cpu::{Dropout, Gate, Rotation};
 use crate::twin;
@@ -99,6 +99,14 @@ pub trait BlockOps: Backend {
         b: FloatTensor<Self>,
         lora: Lora,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    /// `y = x wᵀ + scale * (x aᵀ) b` with factors in the format of `x` and `b` stored `[r, o]`; not trained.
+    fn adapted_linear(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self>;
     /// `du = scale * dy b`, `[t, r]`.
     fn lora_du(dy: FloatTensor<Self>, b: FloatTensor<Self>, lora: Lora) -> FloatTensor<Self>;
     /// `dx = dy w + dropout(du a)`.
@@ -134,7 +142,7 @@ pub trait BlockOps: Backend {
 }
 
 /// Whether the fused CPU kernels serve this device.
-fn is_flex(device: &Device) -> bool {
+pub(crate) fn is_flex(device: &Device) -> bool {
     device.clone().inner() == Device::flex()
 }
 
@@ -247,6 +255,31 @@ pub fn lora_linear(x_ti: Tensor<2>, w_oi: Tensor<2>, a_ri: Tensor<2>, b_or: Tens
         lora,
     );
     Tensor::from_dispatch(y)
+}
+
+/// [`lora_linear`] of an adapter that is not trained, bit for bit: its factors were converted once, by [`ready_factors`].
+pub fn adapted_linear(x_ti: Tensor<2>, w_oi: Tensor<2>, a_ri: Tensor<2>, b_ro: Tensor<2>, scale: f32) -> Tensor<2> {
+    if !is_flex(&x_ti.device()) {
+        return twin::adapted_linear(x_ti, w_oi, a_ri, b_ro, scale);
+    }
+    Tensor::from_dispatch(<Dispatch as BlockOps>::adapted_linear(
+        x_ti.into_dispatch(),
+        w_oi.into_dispatch(),
+        a_ri.into_dispatch(),
+        b_ro.into_dispatch(),
+        scale,
+    ))
+}
+
+/// The factors of [`lora_linear`], `[r, i]` and `[o, r]` in f32, as [`adapted_linear`] takes them: in the format of activations, the second
+/// one transposed.
+pub fn ready_factors(a_ri: Tensor<2>, b_or: Tensor<2>, dtype: DType) -> (Tensor<2>, Tensor<2>) {
+    let [outputs, rank] = b_or.dims();
+    let device = b_or.device();
+    let values: Vec<f32> = b_or.into_data().try_into_vec().expect("factors are f32");
+    let transposed: Vec<f32> = (0..rank).flat_map(|r| values.iter().skip(r).step_by(rank).copied()).collect();
+    let b_ro = Tensor::<2>::from_data(TensorData::new(transposed, [rank, outputs]), (&device, DType::F32));
+    (a_ri.cast(dtype), b_ro.cast(dtype))
 }
 
 /// A scalar whose `backward()` starts the backward pass of `y` with gradient `g` (a plain tensor of `y`'s shape).

@@ -60,10 +60,17 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, geometry: &AttentionG
     Tensor::cat(rows.collect(), 0).cast(dtype)
 }
 
+/// Twin of [`crate::cached_attention`] for one sequence: `q` of its last tokens, `k` and `v` of all.
+pub fn onward_attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, geometry: &AttentionGeometry) -> Tensor<2> {
+    let dtype = q.dtype();
+    row_attention(widened(q), widened(k), widened(v), geometry).cast(dtype)
+}
+
+/// The queries are those of the row's last tokens.
 fn row_attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, geometry: &AttentionGeometry) -> Tensor<2> {
-    let [tokens, width] = q.dims();
+    let ([queries, width], [tokens, _]) = (q.dims(), k.dims());
     let (heads, kv_heads, head_dim) = (geometry.n_heads, geometry.n_kv_heads, geometry.head_dim);
-    let q = q.reshape([tokens, heads, head_dim]).swap_dims(0, 1);
+    let q = q.reshape([queries, heads, head_dim]).swap_dims(0, 1);
     let expand = |x: Tensor<2>| -> Tensor<3> {
         x.reshape([tokens, kv_heads, 1, head_dim])
             .repeat_dim(2, heads / kv_heads)
@@ -72,15 +79,15 @@ fn row_attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, geometry: &AttentionG
     };
     let (k, v) = (expand(k), expand(v));
     let scores = q.matmul(k.swap_dims(1, 2)) * geometry.scale;
-    let hidden: Vec<f32> = (0..tokens * tokens)
+    let hidden: Vec<f32> = (0..queries * tokens)
         .map(|at| {
-            let (i, j) = (at / tokens, at % tokens);
+            let (i, j) = (tokens - queries + at / tokens, at % tokens);
             let seen = j <= i && geometry.window.is_none_or(|window| i - j < window);
             if seen { 0.0 } else { f32::MIN }
         })
         .collect();
-    let mask = Tensor::<3>::from_data(TensorData::new(hidden, [1, tokens, tokens]), &scores.device());
-    softmax(scores + mask, 2).matmul(v).swap_dims(0, 1).reshape([tokens, width])
+    let mask = Tensor::<3>::from_data(TensorData::new(hidden, [1, queries, tokens]), &scores.device());
+    softmax(scores + mask, 2).matmul(v).swap_dims(0, 1).reshape([queries, width])
 }
 
 /// Twin of [`crate::frozen_linear`] and [`crate::trainable_linear`].
@@ -103,6 +110,12 @@ pub fn lora_linear(x_ti: Tensor<2>, w_oi: Tensor<2>, a_ri: Tensor<2>, b_or: Tens
     };
     let u = x.matmul(a_ri.cast(dtype).transpose());
     base + u.matmul(b_or.cast(dtype).transpose()) * lora.scale
+}
+
+/// Twin of [`crate::adapted_linear`].
+pub fn adapted_linear(x_ti: Tensor<2>, w_oi: Tensor<2>, a_ri: Tensor<2>, b_ro: Tensor<2>, scale: f32) -> Tensor<2> {
+    let u = x_ti.clone().matmul(a_ri.transpose());
+    frozen_linear(x_ti, w_oi) + u.matmul(b_ro) * scale
 }
 
 /// Twin of the kernels' inverted dropout: the same counter-based mask, made on the host.

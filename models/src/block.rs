@@ -6,7 +6,7 @@
 //!
 //! Shapes: `t` tokens of all rows, `d` hidden, `h` query heads times head width.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use kernels::{AttentionGeometry, Dropout, Gate, Lora};
 use planner::architecture::{Activation, DecoderSpec, Linear};
 
@@ -40,6 +40,30 @@ pub struct BlockAdapters {
     pub scale: f32,
     /// Dropout probability and seed while training.
     pub dropout: Option<(f32, u64)>,
+    /// Factors that are not trained, in the place of `pairs` (see [`BlockAdapters::ready`]).
+    pub ready: [Option<ReadyPair>; 7],
+}
+
+/// The two factors of a low-rank update that is not trained, in the format of activations.
+#[derive(Debug, Clone)]
+pub struct ReadyPair {
+    /// `[rank, inputs]`.
+    a_ri: Tensor<2>,
+    /// `[rank, outputs]`.
+    b_ro: Tensor<2>,
+}
+
+impl BlockAdapters {
+    /// The same adapters for many forward passes in `dtype` without training: converted once instead of at every token. Results have the
+    /// same bits.
+    pub fn ready(&self, dtype: DType) -> BlockAdapters {
+        let ready = self.pairs.each_ref().map(|pair| {
+            let AdapterPair { a, b } = pair.as_ref()?.clone();
+            let (a_ri, b_ro) = kernels::ready_factors(a, b, dtype);
+            Some(ReadyPair { a_ri, b_ro })
+        });
+        BlockAdapters { ready, scale: self.scale, ..BlockAdapters::default() }
+    }
 }
 
 /// Weights of one block on the device. A clone shares them.
@@ -63,6 +87,12 @@ pub struct Projections {
     pub v: Tensor<2>,
 }
 
+impl From<Projections> for [Tensor<2>; 3] {
+    fn from(Projections { q, k, v }: Projections) -> [Tensor<2>; 3] {
+        [q, k, v]
+    }
+}
+
 /// Which norm of a block; the position in [`Block::norms`] depends on what the family has.
 #[derive(Clone, Copy)]
 enum Norm {
@@ -83,29 +113,21 @@ impl Block {
         context: &RowContext,
         adapters: &BlockAdapters,
     ) -> Tensor<2> {
-        let projections = self.project(spec, x_td.clone(), context, adapters);
-        self.finish(spec, x_td, projections, context, adapters)
+        let Projections { q, k, v } = self.project(spec, x_td.clone(), context, adapters);
+        let mixed_th = kernels::attention(q, k, v, self.geometry(spec, context));
+        self.after_attention(spec, x_td, mixed_th, context, adapters)
     }
 
-    /// The rest of [`Block::forward`], for a caller that keeps the projections too.
-    pub fn finish(
-        &self,
-        spec: &DecoderSpec,
-        x_td: Tensor<2>,
-        projections: Projections,
-        context: &RowContext,
-        adapters: &BlockAdapters,
-    ) -> Tensor<2> {
-        let geometry = AttentionGeometry {
+    /// Who sees whom in this block's attention.
+    pub fn geometry(&self, spec: &DecoderSpec, context: &RowContext) -> AttentionGeometry {
+        AttentionGeometry {
             n_heads: spec.n_heads,
             n_kv_heads: spec.n_kv_heads,
             head_dim: spec.head_dim,
             scale: spec.attention_scale as f32,
             window: spec.layers[self.index].window,
             segments: context.segments.clone(),
-        };
-        let mixed_th = kernels::attention(projections.q, projections.k, projections.v, geometry);
-        self.after_attention(spec, x_td, mixed_th, context, adapters)
+        }
     }
 
     /// Input norm, q/k/v projections, q/k norms and rotation.
@@ -159,10 +181,13 @@ impl Block {
 
     fn linear(&self, which: Linear, x_ti: Tensor<2>, context: &RowContext, adapters: &BlockAdapters) -> Tensor<2> {
         let layer = &self.linears[which as usize];
-        let y = match &adapters.pairs[which as usize] {
-            None if layer.weight.is_require_grad() => kernels::trainable_linear(x_ti, layer.weight.clone()),
-            None => kernels::frozen_linear(x_ti, layer.weight.clone()),
-            Some(pair) => {
+        let y = match (&adapters.pairs[which as usize], &adapters.ready[which as usize]) {
+            (_, Some(ReadyPair { a_ri, b_ro })) => {
+                kernels::adapted_linear(x_ti, layer.weight.clone(), a_ri.clone(), b_ro.clone(), adapters.scale)
+            }
+            (None, None) if layer.weight.is_require_grad() => kernels::trainable_linear(x_ti, layer.weight.clone()),
+            (None, None) => kernels::frozen_linear(x_ti, layer.weight.clone()),
+            (Some(pair), None) => {
                 let dropout = adapters.dropout.map(|(probability, seed)| Dropout {
                     probability,
                     seed,

@@ -27,9 +27,8 @@ impl RowContext {
         RowContext { segments: Arc::new(segments.to_vec()), tables: tables(spec, &positions, device), stream }
     }
 
-    /// Context of one token for each of several sequences, at the given positions.
-    pub fn single_tokens(spec: &DecoderSpec, positions: &[u32], device: &Device) -> RowContext {
-        let segments = (0..=positions.len() as u32).collect();
+    /// Context of the new tokens of sequences that go on, at the given positions.
+    pub fn at(spec: &DecoderSpec, segments: Vec<u32>, positions: &[u32], device: &Device) -> RowContext {
         RowContext { segments: Arc::new(segments), tables: tables(spec, positions, device), stream: 0 }
     }
 }

@@ -7,14 +7,18 @@
 pub mod block;
 pub mod context;
 pub mod decoder;
+pub mod forward;
 pub mod generate;
 pub mod host;
+pub mod session;
 pub mod source;
 
 pub use block::{AdapterPair, Block, BlockAdapters, LinearLayer};
 pub use context::RowContext;
 pub use decoder::{Decoder, NormTraining, OuterGradients, TrainingLoss};
+pub use forward::Stack;
 pub use host::HostValues;
+pub use session::Session;
 pub use source::{BlockSource, BoxedError};
 
 #[cfg(test)]

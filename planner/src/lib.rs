@@ -9,6 +9,7 @@ pub mod config;
 pub mod costs;
 pub mod decide;
 pub mod hardware;
+pub mod inference;
 pub mod inventory;
 pub mod machine;
 pub mod memory;

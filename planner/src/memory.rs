@@ -54,6 +54,7 @@
 
 mod answers;
 mod fixed;
+mod inference;
 mod phases;
 mod sizes;
 
@@ -62,6 +63,7 @@ use crate::plan::{
     DeviceChoice, Keep, MemoryPlan, MemoryTerm, MethodPlan, OptimizerPlan, Phase, PhaseMemory, Precision, Tier,
 };
 
+pub use inference::Work;
 pub use phases::EVALUATION_TOKENS_MAX;
 pub use sizes::Sizes;
 
@@ -220,7 +222,11 @@ impl Shape<'_> {
         let mut terms = self.fixed();
         terms.extend(self.besides(phase));
         terms.retain(|term| term.tier != Tier::Nvme && term.bytes > 0);
-        let sums = Sums::of(&terms);
+        self.summed(phase, &terms)
+    }
+
+    fn summed(&self, phase: Phase, terms: &[Term]) -> PhaseMemory {
+        let sums = Sums::of(terms);
         PhaseMemory {
             phase,
             device_bytes: sums.device,

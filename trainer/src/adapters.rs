@@ -4,13 +4,19 @@
 //! Out:   filled slots; a [`BlockAdapters`] a block.
 //! Never: knows the optimizer.
 
+use std::collections::BTreeSet;
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use checkpoints::checkpoint::{CheckpointError, Restored};
 use checkpoints::peft::Adapter;
+use checkpoints::tensors::HostTensor;
 use models::{AdapterPair, BlockAdapters};
+use planner::architecture::{DecoderSpec, Linear};
 use planner::plan::LoraPlan;
 
 use crate::error::TrainError;
-use crate::layout::Slot;
+use crate::layout::{self, GroupLayout};
+use crate::numbers::stored;
 use crate::parameters::Parameters;
 
 /// Fresh adapters: A uniform in ±1/sqrt(inputs) (PEFT's Kaiming-uniform with a = sqrt 5), B zero.
@@ -68,31 +74,91 @@ pub(crate) fn start_from(
     Ok(())
 }
 
-/// The adapters as plain tensors on the device, a [`BlockAdapters`] a block.
-pub(crate) fn upload(
-    plan: &LoraPlan,
-    parameters: &Parameters,
+/// The adapters of a PEFT folder on the device, whatever layers it adapts.
+pub(crate) fn of_folder(
+    adapter: &Adapter,
+    spec: &DecoderSpec,
     device: &Device,
 ) -> Result<Vec<BlockAdapters>, TrainError> {
-    let tensor = |slot: &Slot, values: Vec<f32>| {
-        let data = TensorData::new(values, [slot.shape[0], slot.shape[1]]);
-        Tensor::<2>::from_data(data, (device, DType::F32))
-    };
-    let mut blocks = Vec::with_capacity(parameters.layout().len());
-    for (number, group) in parameters.layout().iter().enumerate() {
-        let mut adapters = BlockAdapters { scale: plan.scale as f32, ..BlockAdapters::default() };
-        let mut factors = group.slots.iter().zip(parameters.masters(number)?);
-        for &linear in &plan.targets {
-            let mut next = || factors.next().map(|(slot, values)| tensor(slot, values)).expect("two factors a target");
-            adapters.pairs[linear as usize] = Some(AdapterPair { a: next(), b: next() });
+    let scale = adapter.config.scale() as f32;
+    let layers = 0..spec.n_layers();
+    let known: BTreeSet<String> =
+        layers.clone().flat_map(|layer| Linear::ALL.map(|linear| linear.path(layer))).collect();
+    if let Some(path) = adapter.pairs.keys().find(|path| !known.contains(*path)) {
+        return Err(TrainError::Adapter { problem: format!("{path} is no linear layer of it") });
+    }
+    let mut blocks = Vec::with_capacity(spec.n_layers());
+    for layer in layers {
+        let mut adapters = BlockAdapters { scale, ..BlockAdapters::default() };
+        for linear in Linear::ALL {
+            let Some(pair) = adapter.pairs.get(&linear.path(layer)) else { continue };
+            let ([outputs, inputs], rank) = (spec.linear_shape(linear), adapter.config.rank);
+            for (factor, expected) in [(&pair.a, [rank, inputs]), (&pair.b, [outputs, rank])] {
+                if factor.shape != expected {
+                    let (path, found) = (linear.path(layer), &factor.shape);
+                    let problem = format!("a factor of {path} is {found:?}, the model asks for {expected:?}");
+                    return Err(TrainError::Adapter { problem });
+                }
+            }
+            let tensor = |factor: &HostTensor| matrix(factor.data.clone(), &factor.shape, device);
+            adapters.pairs[linear as usize] = Some(AdapterPair { a: tensor(&pair.a), b: tensor(&pair.b) });
         }
         blocks.push(adapters);
     }
     Ok(blocks)
 }
 
+/// The adapters that a checkpoint of a LoRA run holds, on the device.
+pub(crate) fn of_checkpoint(
+    plan: &LoraPlan,
+    checkpoint: &Restored,
+    spec: &DecoderSpec,
+    device: &Device,
+) -> Result<Vec<BlockAdapters>, TrainError> {
+    let mut blocks = Vec::with_capacity(spec.n_layers());
+    for group in layout::adapters(plan, spec) {
+        let mut values = Vec::with_capacity(group.slots.len());
+        for slot in &group.slots {
+            let factor = checkpoint.tensors.read(&stored(&slot.name)).map_err(CheckpointError::from)?;
+            if factor.shape != slot.shape {
+                let problem = format!("{} is {:?}, the plan's is {:?}", slot.name, factor.shape, slot.shape);
+                return Err(TrainError::OtherPlan { checkpoint: checkpoint.path.clone(), problem });
+            }
+            values.push(factor.data);
+        }
+        blocks.push(of_group(plan, &group, values, device));
+    }
+    Ok(blocks)
+}
+
+/// The adapters as plain tensors on the device, a [`BlockAdapters`] a block.
+pub(crate) fn upload(
+    plan: &LoraPlan,
+    parameters: &Parameters,
+    device: &Device,
+) -> Result<Vec<BlockAdapters>, TrainError> {
+    let groups = parameters.layout().iter().enumerate();
+    groups.map(|(number, group)| Ok(of_group(plan, group, parameters.masters(number)?, device))).collect()
+}
+
+/// One block's adapters from the values of its slots.
+fn of_group(plan: &LoraPlan, group: &GroupLayout, values: Vec<Vec<f32>>, device: &Device) -> BlockAdapters {
+    let mut adapters = BlockAdapters { scale: plan.scale as f32, ..BlockAdapters::default() };
+    let mut factors = group.slots.iter().zip(values);
+    for &linear in &plan.targets {
+        let mut next =
+            || factors.next().map(|(slot, values)| matrix(values, &slot.shape, device)).expect("two factors a target");
+        adapters.pairs[linear as usize] = Some(AdapterPair { a: next(), b: next() });
+    }
+    adapters
+}
+
+fn matrix(values: Vec<f32>, shape: &[usize], device: &Device) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(values, [shape[0], shape[1]]), (device, DType::F32))
+}
+
 /// A number in `[0, 1)` that depends on its coordinates only (SplitMix64 finaliser; Steele et al. 2014).
-fn uniform(seed: u64, tensor: u64, at: u64) -> f64 {
+pub(crate) fn uniform(seed: u64, tensor: u64, at: u64) -> f64 {
     let mut z = seed ^ tensor.wrapping_mul(0xd1b5_4a32_d192_ed03) ^ at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for _ in 0..2 {
         z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);

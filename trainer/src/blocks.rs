@@ -5,15 +5,16 @@
 //! Never: differs by a bit between a block that stayed on the device and one that was paged.
 
 use burn::tensor::{Device, Tensor};
-use checkpoints::weights::{HostTensor, Weights};
+use checkpoints::weights::HostTensor;
 use half::bf16;
 use models::{Block, HostValues};
 use offload::array::{Array, Tiers};
 use planner::architecture::DecoderSpec;
-use planner::plan::{Plan, Precision};
+use planner::plan::{OffloadPlan, Precision};
 
 use crate::error::TrainError;
 use crate::layout::GroupLayout;
+use crate::numbers::Numbers;
 use crate::parameters::{Parameters, SharedParameters, place, read_slots};
 
 /// What turns host numbers into tensors.
@@ -34,8 +35,8 @@ impl Uploader {
     }
 
     /// A matrix of the model's files on the device.
-    pub(crate) fn matrix(&self, weights: &Weights, name: &str) -> Result<Tensor<2>, TrainError> {
-        let HostTensor { shape, data } = weights.read(name)?;
+    pub(crate) fn matrix(&self, numbers: Numbers<'_>, name: &str) -> Result<Tensor<2>, TrainError> {
+        let HostTensor { shape, data } = numbers.read(name)?;
         Ok(self.host(data).upload([shape[0], shape[1]], &self.device))
     }
 
@@ -98,14 +99,14 @@ impl BlockStore {
 
     /// Copies a frozen base from the model's files into its tier.
     pub(crate) fn frozen(
-        weights: &Weights,
-        plan: &Plan,
+        numbers: Numbers<'_>,
+        offload: &OffloadPlan,
         tiers: &Tiers,
         uploader: &Uploader,
     ) -> Result<BlockStore, TrainError> {
         let mut blocks = Vec::with_capacity(uploader.spec.n_layers());
         for index in 0..uploader.spec.n_layers() {
-            blocks.push(frozen_block(index, weights, plan, tiers, uploader)?);
+            blocks.push(frozen_block(index, numbers, offload, tiers, uploader)?);
         }
         Ok(BlockStore::Frozen(blocks))
     }
@@ -113,41 +114,43 @@ impl BlockStore {
 
 fn frozen_block(
     index: usize,
-    weights: &Weights,
-    plan: &Plan,
+    numbers: Numbers<'_>,
+    offload: &OffloadPlan,
     tiers: &Tiers,
     uploader: &Uploader,
 ) -> Result<FrozenBlock, TrainError> {
-    let spec = &uploader.spec;
+    let (spec, precision) = (&uploader.spec, uploader.precision);
     let norms = spec.block_norms(index);
     let mut linears = spec.block_tensors(index);
     linears.truncate(linears.len() - norms.len());
     let layout = GroupLayout::new(format!("block.{index:03}.frozen"), linears);
-    let bytes_per_256 = 256 * plan.model.precision.bytes() as usize;
-    let place = place(plan.offload.weights);
-    let mut array = tiers.array(place, &layout.name, layout.elements, bytes_per_256, plan.offload.span_elements)?;
-    let mut flat = Vec::with_capacity(layout.elements as usize * plan.model.precision.bytes() as usize);
+    let bytes_per_256 = 256 * precision.bytes() as usize;
+    let place = place(offload.weights);
+    let mut array = tiers.array(place, &layout.name, layout.elements, bytes_per_256, offload.span_elements)?;
+    let mut flat = Vec::with_capacity(layout.elements as usize * precision.bytes() as usize);
     for slot in &layout.slots {
-        flat.resize(slot.start as usize * plan.model.precision.bytes() as usize, 0u8);
-        match uploader.host(weights.read(&slot.name)?.data) {
+        flat.resize(slot.start as usize * precision.bytes() as usize, 0u8);
+        match uploader.host(numbers.read(&slot.name)?.data) {
             HostValues::F32(values) => flat.extend_from_slice(bytemuck::cast_slice(&values)),
             HostValues::Bf16(values) => flat.extend_from_slice(bytemuck::cast_slice(&values)),
         }
     }
     array.write(0, &flat)?;
-    let norm = |(name, _): &(String, usize)| Ok(weights.read(name)?.data);
+    let norm = |(name, _): &(String, usize)| numbers.norm(name, precision);
     let norms = norms.iter().map(norm).collect::<Result<_, TrainError>>()?;
     Ok(FrozenBlock { array, layout, norms })
 }
 
 /// A block straight from the model's files: linear layers in the planned precision, norms in f32.
-pub(crate) fn from_files(index: usize, weights: &Weights, uploader: &Uploader) -> Result<Block, TrainError> {
+pub(crate) fn from_files(index: usize, numbers: Numbers<'_>, uploader: &Uploader) -> Result<Block, TrainError> {
     let tensors = uploader.spec.block_tensors(index);
     let first_norm = tensors.len() - uploader.spec.block_norms(index).len();
     let mut values = Vec::with_capacity(tensors.len());
     for (at, (name, _)) in tensors.iter().enumerate() {
-        let data = weights.read(name)?.data;
-        values.push(if at < first_norm { uploader.host(data) } else { HostValues::F32(data) });
+        values.push(match at < first_norm {
+            true => uploader.host(numbers.read(name)?.data),
+            false => HostValues::F32(numbers.norm(name, uploader.precision)?),
+        });
     }
     Ok(Block::from_host(&uploader.spec, index, values, &uploader.device))
 }

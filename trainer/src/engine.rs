@@ -7,17 +7,23 @@
 use std::sync::Arc;
 
 use burn::tensor::{Gradients, Tensor};
-use datasets::Batch;
-use models::{AdapterPair, Block, BlockAdapters, Decoder, NormTraining, OuterGradients, RowContext, TrainingLoss};
+use datasets::{Batch, Tokenizer};
+use models::{
+    AdapterPair, Block, BlockAdapters, Decoder, NormTraining, OuterGradients, RowContext, Stack, TrainingLoss,
+};
 use planner::architecture::{EMBEDDING, FINAL_NORM, HEAD};
 use planner::plan::{Keep, MethodPlan};
 
 use crate::activations::{Activations, KeptInput};
-use crate::error::TrainError;
+use crate::error::{TrainError, fetched};
+use crate::evaluate::HeldOut;
+use crate::events::EvaluationReport;
 use crate::layout::GroupLayout;
+use crate::network::Forward;
 use crate::optimizer::{Finish, Optimizer};
 use crate::parameters::SharedParameters;
 use crate::residency::Residency;
+use crate::run::Listener;
 
 /// Walks blocks.
 #[derive(Debug)]
@@ -43,6 +49,13 @@ pub struct MicroLoss {
     pub sum: f64,
     /// How many there are.
     pub trained_tokens: usize,
+}
+
+impl MicroLoss {
+    /// Mean over trained tokens; 0 without any.
+    pub fn mean(&self) -> f64 {
+        self.sum / self.trained_tokens.max(1) as f64
+    }
 }
 
 /// How one micro-batch is trained on.
@@ -88,22 +101,29 @@ struct Walk<'a> {
 impl Engine {
     /// Loss without gradients.
     pub fn loss(&self, batch: &Batch) -> Result<MicroLoss, TrainError> {
-        let outer = self.residency.outer();
-        let x_td = self.hidden(batch)?;
-        let loss = outer.loss(x_td, &batch.loss_rows, &batch.targets, None);
-        Ok(MicroLoss { sum: loss.sum, trained_tokens: batch.targets.len() })
+        let adapters = self.residency.adapters();
+        let stack = Stack { blocks: &self.residency, adapters: &adapters };
+        Forward { outer: &self.residency.outer(), stack }.loss(batch)
+    }
+
+    /// Figures of held-out rows. The adapters of the moment are made ready for many tokens: results have the same bits.
+    pub(crate) fn evaluate(
+        &self,
+        rows: &HeldOut,
+        tokenizer: Option<&Tokenizer>,
+        events: &mut Listener<'_>,
+    ) -> Result<EvaluationReport, TrainError> {
+        let dtype = self.residency.dtype();
+        let adapters: Vec<BlockAdapters> = self.residency.adapters().iter().map(|block| block.ready(dtype)).collect();
+        let stack = Stack { blocks: &self.residency, adapters: &adapters };
+        rows.measure(Forward { outer: &self.residency.outer(), stack }, tokenizer, events)
     }
 
     /// Residual stream after the last block, `[t, d]`, without gradients.
     pub fn hidden(&self, batch: &Batch) -> Result<Tensor<2>, TrainError> {
         let (outer, adapters) = (self.residency.outer(), self.residency.adapters());
-        let context = RowContext::packed(&outer.spec, &batch.segments, 0, &outer.device);
-        let mut x_td = outer.embed(&batch.tokens);
-        for (index, pairs) in adapters.iter().enumerate() {
-            let next = (index + 1) % adapters.len();
-            x_td = self.residency.block(index, Some(next))?.forward(&outer.spec, x_td, &context, pairs);
-        }
-        Ok(x_td)
+        let stack = Stack { blocks: &self.residency, adapters: &adapters };
+        outer.hidden(stack, &batch.tokens, &batch.segments).map_err(fetched)
     }
 
     /// Loss of a micro-batch; hands every group's gradient to `optimizer`, the last block's first. A loss that is not
@@ -201,7 +221,8 @@ impl Walk<'_> {
                 let adapters = &self.adapters[block.index];
                 let pair = |pair: &AdapterPair| AdapterPair { a: tracked(&pair.a), b: tracked(&pair.b) };
                 let pairs = adapters.pairs.each_ref().map(|known| known.as_ref().map(pair));
-                let adapters = BlockAdapters { pairs, scale: adapters.scale, dropout: self.dropout() };
+                let adapters =
+                    BlockAdapters { pairs, scale: adapters.scale, dropout: self.dropout(), ..BlockAdapters::default() };
                 let output = block.forward(spec, input.clone(), &self.context, &adapters);
                 Graph { input, output, trained: Trained::Factors(Box::new(adapters)) }
             }

@@ -11,6 +11,7 @@ use checkpoints::gguf::GgufError;
 use checkpoints::peft::PeftError;
 use checkpoints::weights::WeightsError;
 use datasets::DataError;
+use models::BoxedError;
 use offload::durable::DurableError;
 use offload::error::TierError;
 use planner::units::bytes_text;
@@ -153,6 +154,30 @@ pub enum TrainError {
         #[source]
         source: TierError,
     },
+    /// Nothing that can be opened.
+    #[error("{path}: {problem}", path = path.display())]
+    Subject {
+        /// What was given.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// A prompt that leaves no room for an answer, or none at all.
+    #[error(
+        "the prompt has {prompt} tokens, the context ends at {context}: it must have at least one and leave room for an answer"
+    )]
+    Context {
+        /// Tokens of the whole conversation.
+        prompt: usize,
+        /// Tokens that prompt and answer may have together.
+        context: usize,
+    },
+    /// An adapter that does not fit the network it is laid over.
+    #[error("the adapter does not fit the model: {problem}")]
+    Adapter {
+        /// Which layer, with both shapes.
+        problem: String,
+    },
     /// Metrics cannot be written.
     #[error("{path}: cannot be written: {source}", path = path.display())]
     Metrics {
@@ -176,6 +201,9 @@ impl TrainError {
                 | TrainError::NothingToResume { .. }
                 | TrainError::OtherPlan { .. }
                 | TrainError::NoTier(_)
+                | TrainError::Subject { .. }
+                | TrainError::Adapter { .. }
+                | TrainError::Context { .. }
         )
     }
 
@@ -197,5 +225,13 @@ impl TrainError {
             TrainError::Tier(source) => TrainError::NoTier(source),
             other => other,
         }
+    }
+}
+
+/// The error of a block that could not be fetched, as the residency made it.
+pub(crate) fn fetched(error: BoxedError) -> TrainError {
+    match error.downcast::<TrainError>() {
+        Ok(error) => *error,
+        Err(error) => TrainError::Thread { reason: error.to_string() },
     }
 }

@@ -15,7 +15,7 @@ use offload::rules::Step;
 use offload::slab::Slabs;
 use offload::store::{EngineChoice, Store, StoreOptions};
 use offload::update::Updater;
-use planner::plan::{IoEngine, MethodPlan, Plan, Tier};
+use planner::plan::{IoEngine, MethodPlan, OffloadPlan, Plan, Tier};
 
 use crate::activations::Activations;
 use crate::adapters;
@@ -155,12 +155,16 @@ impl Learner {
 
 /// The tiers of a plan. `written_before` are bytes that earlier processes of the run wrote to NVMe.
 pub fn tiers(plan: &Plan, written_before: u64) -> Result<Tiers, TrainError> {
-    let offload = &plan.offload;
+    tiers_of(&plan.name, &plan.offload, written_before)
+}
+
+/// [`tiers`] of what is placed as `offload` says; `name` names the files.
+pub(crate) fn tiers_of(name: &str, offload: &OffloadPlan, written_before: u64) -> Result<Tiers, TrainError> {
     let classes = [offload.weights, offload.gradients, offload.optimizer, offload.activations];
     let nvme = match classes.contains(&Tier::Nvme) {
         false => None,
         true => Some(Store::open(StoreOptions {
-            run: plan.name.clone(),
+            run: name.to_string(),
             paths: offload.nvme.clone(),
             engine: match offload.engine {
                 IoEngine::Auto => EngineChoice::Auto,

@@ -21,6 +21,7 @@ use planner::plan::{Plan, Precision};
 use crate::error::TrainError;
 use crate::layout::Slot;
 use crate::parameters::Parameters;
+use crate::subject::MODEL_FOLDER;
 
 /// Writes `model/` and returns it.
 pub(crate) fn export_model(
@@ -29,7 +30,7 @@ pub(crate) fn export_model(
     weights: &Weights,
     parameters: &Parameters,
 ) -> Result<PathBuf, TrainError> {
-    let folder = run.join("model");
+    let folder = run.join(MODEL_FOLDER);
     let format = match plan.model.precision {
         Precision::F32 => Format::F32,
         Precision::Bf16 => Format::Bf16,

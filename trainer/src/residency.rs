@@ -6,16 +6,18 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use checkpoints::weights::Weights;
 use models::{Block, BlockAdapters, BlockSource, BoxedError, Decoder, HostValues};
 use offload::array::Tiers;
 use planner::architecture::{DecoderSpec, EMBEDDING, FINAL_NORM, HEAD};
-use planner::plan::{MethodPlan, Plan, Tier};
+use planner::plan::{MethodPlan, OffloadPlan, Plan, Tier};
 
 use crate::adapters;
 use crate::blocks::{BlockStore, Uploader, from_files, group_values};
 use crate::error::TrainError;
+use crate::network::dtype;
+use crate::numbers::Numbers;
 use crate::pager::Pager;
 use crate::parameters::SharedParameters;
 use crate::stalls::Stalls;
@@ -32,10 +34,38 @@ pub struct Residency {
     blocks: Blocks,
 }
 
+/// Blocks of a network.
 #[derive(Debug)]
-enum Blocks {
+pub(crate) enum Blocks {
+    /// All of them on the device.
     Resident(Mutex<Vec<Block>>),
+    /// Brought to the device one by one.
     Paged(Pager),
+}
+
+impl Blocks {
+    /// Frozen blocks, in the planned tier.
+    pub(crate) fn frozen(
+        numbers: Numbers<'_>,
+        (offload, tiers): (&OffloadPlan, &Tiers),
+        uploader: &Uploader,
+        stalls: Arc<Stalls>,
+    ) -> Result<Blocks, TrainError> {
+        if offload.weights != Tier::Device {
+            let store = BlockStore::frozen(numbers, offload, tiers, uploader)?;
+            return Ok(Blocks::Paged(Pager::start(store, uploader.clone(), stalls)?));
+        }
+        let blocks = (0..uploader.spec.n_layers()).map(|index| from_files(index, numbers, uploader));
+        Ok(Blocks::Resident(Mutex::new(blocks.collect::<Result<_, _>>()?)))
+    }
+
+    /// Block `index`, on the device when this returns; `next` is the one that will be wanted after it.
+    pub(crate) fn get(&self, index: usize, next: Option<usize>) -> Result<Block, TrainError> {
+        match self {
+            Blocks::Resident(blocks) => Ok(blocks.lock().unwrap_or_else(PoisonError::into_inner)[index].clone()),
+            Blocks::Paged(pager) => pager.get(index, next),
+        }
+    }
 }
 
 impl Residency {
@@ -49,21 +79,14 @@ impl Residency {
     ) -> Result<Residency, TrainError> {
         let spec = weights.spec().clone();
         let uploader = Uploader { spec, precision: plan.model.precision, device: device.clone() };
-        let outer = Arc::new(outer_from_files(weights, &plan.method, &uploader)?);
+        let numbers = Numbers::of(weights);
+        let outer = Arc::new(outer_from_files(numbers, trained_matrices(&plan.method), &uploader)?);
         let full = matches!(plan.method, MethodPlan::Full(_));
         let blocks = match (plan.offload.weights, full) {
-            (Tier::Device, false) => Blocks::Resident(Mutex::new(
-                (0..uploader.spec.n_layers())
-                    .map(|index| from_files(index, weights, &uploader))
-                    .collect::<Result<_, _>>()?,
-            )),
+            (_, false) => Blocks::frozen(numbers, (&plan.offload, tiers), &uploader, stalls)?,
             (Tier::Device, true) => Blocks::Resident(Mutex::new(Vec::new())),
             (_, true) => {
                 Blocks::Paged(Pager::start(BlockStore::Trained(parameters.clone()), uploader.clone(), stalls)?)
-            }
-            (_, false) => {
-                let store = BlockStore::frozen(weights, plan, tiers, &uploader)?;
-                Blocks::Paged(Pager::start(store, uploader.clone(), stalls)?)
             }
         };
         let adapters = Mutex::new(Arc::new(vec![BlockAdapters::default(); uploader.spec.n_layers()]));
@@ -78,6 +101,11 @@ impl Residency {
         &self.uploader.spec
     }
 
+    /// Format of activations.
+    pub(crate) fn dtype(&self) -> DType {
+        dtype(self.uploader.precision)
+    }
+
     /// The parts around the blocks, always on the device.
     pub fn outer(&self) -> Arc<Decoder> {
         self.outer.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -90,10 +118,7 @@ impl Residency {
 
     /// Block `index`, on the device when this returns; `next` is the one that will be wanted after it.
     pub fn block(&self, index: usize, next: Option<usize>) -> Result<Block, TrainError> {
-        match &self.blocks {
-            Blocks::Resident(blocks) => Ok(blocks.lock().unwrap_or_else(PoisonError::into_inner)[index].clone()),
-            Blocks::Paged(pager) => pager.get(index, next),
-        }
+        self.blocks.get(index, next)
     }
 
     /// Takes up the parameters as they are now, after an update or a restored checkpoint.
@@ -187,14 +212,18 @@ fn trained_matrices(method: &MethodPlan) -> (bool, bool) {
 }
 
 /// What the files hold of the parts around the blocks; trained matrices are empty until they are renewed.
-fn outer_from_files(weights: &Weights, method: &MethodPlan, uploader: &Uploader) -> Result<Decoder, TrainError> {
-    let (spec, (embedding_trained, head_trained)) = (uploader.spec.clone(), trained_matrices(method));
+pub(crate) fn outer_from_files(
+    numbers: Numbers<'_>,
+    (embedding_trained, head_trained): (bool, bool),
+    uploader: &Uploader,
+) -> Result<Decoder, TrainError> {
+    let spec = uploader.spec.clone();
     let matrix = |name: &str, trained: bool| match trained {
         true => Ok(Tensor::empty([0, spec.hidden], &uploader.device)),
-        false => uploader.matrix(weights, name),
+        false => uploader.matrix(numbers, name),
     };
     let embedding = matrix(EMBEDDING, embedding_trained)?;
     let head = if spec.tied_head { embedding.clone() } else { matrix(HEAD, head_trained)? };
-    let final_norm = uploader.norm(HostValues::F32(weights.read(FINAL_NORM)?.data));
+    let final_norm = uploader.norm(HostValues::F32(numbers.norm(FINAL_NORM, uploader.precision)?));
     Ok(Decoder { spec, embedding, head, final_norm, device: uploader.device.clone() })
 }

@@ -16,7 +16,7 @@ use offload::store::Store;
 use planner::plan::{Duration, Plan};
 
 use crate::error::TrainError;
-use crate::evaluate::HeldOut;
+use crate::evaluate::{HeldOut, evaluation_tokens};
 use crate::events::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary};
 use crate::learner::{Learner, StepResult, tiers};
 use crate::load;
@@ -101,7 +101,9 @@ impl Run {
         let prepared = request(&plan, &tokenizer, &token_cache).prepare(&mut |at| events(Event::Preparing(at)))?;
         told(&prepared).into_iter().for_each(|line| events(Event::Data(line)));
         let held_out = match (&plan.evaluation, &prepared.held_out) {
-            (Some(evaluation), Some(rows)) => Some(HeldOut::new(evaluation, &plan, rows, &tokenizer)?),
+            (Some(evaluation), Some(rows)) => {
+                Some(HeldOut::new(evaluation, evaluation_tokens(&plan), rows, &tokenizer)?)
+            }
             (Some(_), None) => return Err(TrainError::NoHeldOut),
             (None, _) => None,
         };
@@ -225,7 +227,7 @@ impl Run {
     ) -> Result<Option<EvaluationReport>, TrainError> {
         let Some(held_out) = &self.held_out else { return Ok(None) };
         let tokenizer = with_answers.then_some(&self.tokenizer);
-        let report = held_out.measure(&self.learner.engine, tokenizer, events)?;
+        let report = self.learner.engine.evaluate(held_out, tokenizer, events)?;
         self.metrics.evaluation(self.standing.step, &report)?;
         events(Event::Evaluated { step: self.standing.step, report: report.clone() });
         Ok(Some(report))

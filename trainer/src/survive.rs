@@ -20,8 +20,10 @@ use crate::error::TrainError;
 use crate::events::Event;
 use crate::layout::Slot;
 use crate::model_folder::export_model;
+use crate::numbers::stored;
 use crate::parameters::Parameters;
 use crate::run::Listener;
+use crate::subject::ADAPTER_FOLDER;
 
 /// Losses kept in a checkpoint.
 const LOSSES_KEPT: usize = 64;
@@ -67,7 +69,7 @@ struct Kept {
 /// What a checkpoint keeps of a slot: the master and every optimizer state.
 fn kept(slot: &Slot, rule: &Rule) -> Vec<Kept> {
     let mut kept = vec![Kept {
-        name: format!("parameter.{}", slot.name),
+        name: stored(&slot.name),
         shape: slot.shape.clone(),
         format: Format::F32,
         state: None,
@@ -246,7 +248,7 @@ pub(crate) fn export(
 }
 
 fn export_adapter(run: &Path, plan: &LoraPlan, base: &str, parameters: &Parameters) -> Result<PathBuf, TrainError> {
-    let folder = run.join("adapter");
+    let folder = run.join(ADAPTER_FOLDER);
     let config = AdapterConfig {
         base_model: Some(base.to_string()),
         rank: plan.rank,

@@ -202,15 +202,39 @@ pub fn attention_forward<E: Element>(
     assert_eq!(out_thd.len(), inputs.q_thd.len(), "output");
     assert_eq!(lse_ht.len(), shape.n_heads * tokens, "log-sum-exp");
     let tiles = token_tiles(inputs.segments, QUERY_TILE);
-    let forward = Forward { inputs, shape, tokens, out: Shared::new(out_thd), lse: Shared::new(lse_ht) };
-    for_each_task(tiles.len() * shape.n_heads, |task| {
-        forward.query_tile(&tiles[task / shape.n_heads], task % shape.n_heads);
-    });
+    let (out, lse) = (Shared::new(out_thd), Shared::new(lse_ht));
+    Forward { inputs, shape, first_query: 0, tokens, out, lse }.run(&tiles);
+}
+
+/// [`attention_forward`] of the last queries of one segment: the keys and values are those of all its tokens, `inputs.q_thd` and `out_thd`
+/// begin at token `first_query`.
+///
+/// # Panics
+/// As [`attention_forward`].
+pub(super) fn attention_onward<E: Element>(
+    inputs: &AttentionInputs<'_, E>,
+    shape: &AttentionShape,
+    first_query: usize,
+    out_thd: &mut [E],
+) {
+    let end = inputs.k_tgd.len() / (shape.n_kv_heads * shape.head_dim);
+    let tokens = end - first_query;
+    assert_eq!(inputs.q_thd.len(), tokens * shape.n_heads * shape.head_dim, "queries");
+    assert_eq!(out_thd.len(), inputs.q_thd.len(), "output");
+    let starts = (first_query..end).step_by(QUERY_TILE);
+    let tiles: Vec<TokenTile> =
+        starts.map(|first| TokenTile { segment_start: 0, first, end: end.min(first + QUERY_TILE) }).collect();
+    let mut lse_ht = vec![0.0; shape.n_heads * tokens];
+    let (out, lse) = (Shared::new(out_thd), Shared::new(&mut lse_ht));
+    Forward { inputs, shape, first_query, tokens, out, lse }.run(&tiles);
 }
 
 struct Forward<'a, E> {
     inputs: &'a AttentionInputs<'a, E>,
     shape: &'a AttentionShape,
+    /// Token of the first row of queries and results.
+    first_query: usize,
+    /// Rows of queries.
     tokens: usize,
     out: Shared<'a, E>,
     lse: Shared<'a, f32>,
@@ -228,6 +252,11 @@ struct Running<'a> {
 }
 
 impl<E: Element> Forward<'_, E> {
+    fn run(&self, tiles: &[TokenTile]) {
+        let heads = self.shape.n_heads;
+        for_each_task(tiles.len() * heads, |task| self.query_tile(&tiles[task / heads], task % heads));
+    }
+
     fn query_tile(&self, tile: &TokenTile, head: usize) {
         let width = self.shape.head_dim;
         let stride = tile_stride(width);
@@ -247,7 +276,7 @@ impl<E: Element> Forward<'_, E> {
             sums.fill(0.0);
             let count = tile.end - tile.first;
             let heads = self.heads(head);
-            heads[0].pack_transposed(tile.first, count, queries, QUERY_STRIDE);
+            heads[0].pack_transposed(tile.first - self.first_query, count, queries, QUERY_STRIDE);
             for band in self.bands(tile) {
                 let n_keys = band.n_keys;
                 heads[1].pack_rows(tile.segment_start + band.first_key, n_keys, keys, stride);
@@ -282,11 +311,11 @@ impl<E: Element> Forward<'_, E> {
 
     fn finish(&self, tile: &TokenTile, head: usize, sums: &[f32], running: &Running<'_>) {
         let width = self.shape.head_dim;
-        let count = tile.end - tile.first;
+        let (first, count) = (tile.first - self.first_query, tile.end - tile.first);
         // SAFETY: each (query tile, head) is one task, and this is the only place that writes its rows.
-        let lse = unsafe { self.lse.part(head * self.tokens + tile.first, count) };
+        let lse = unsafe { self.lse.part(head * self.tokens + first, count) };
         for (row, sums) in sums.chunks_exact(tile_stride(width)).take(count).enumerate() {
-            let offset = ((tile.first + row) * self.shape.n_heads + head) * width;
+            let offset = ((first + row) * self.shape.n_heads + head) * width;
             // SAFETY: as above.
             let out = unsafe { self.out.part(offset, width) };
             write_scaled(&sums[..width], 1.0 / running.sum[row], out);

@@ -9,6 +9,7 @@
 
 pub mod attention;
 pub mod attention_backward;
+pub mod attention_cached;
 mod attention_schedule;
 pub mod bias;
 pub mod cross_entropy;

@@ -25,14 +25,23 @@ impl Shape<'_> {
         tokens.saturating_mul(self.token_bytes()).saturating_add(rows.saturating_mul(self.row_bytes()))
     }
 
-    fn row_bytes(&self) -> u64 {
+    pub(super) fn row_bytes(&self) -> u64 {
         (self.spec.vocabulary as u64 * LOGIT_BYTES).max(1)
     }
 
     /// Keys and values of every block in f32, and the prompt's residual stream and feed-forward tensors.
     fn token_bytes(&self) -> u64 {
-        let (h, (_, kv, _)) = (self.spec.hidden as u64, self.widths());
-        let caches = 8 * kv * self.spec.n_layers() as u64;
-        caches.saturating_add(self.forward_bytes(1)).saturating_add(h * self.precision.bytes())
+        self.cache_bytes().saturating_add(self.read_bytes())
+    }
+
+    /// Keys and values of one token in every block, f32.
+    pub(super) fn cache_bytes(&self) -> u64 {
+        let (_, kv, _) = self.widths();
+        8 * kv * self.spec.n_layers() as u64
+    }
+
+    /// What one token of a prompt takes on its way through a block.
+    pub(super) fn read_bytes(&self) -> u64 {
+        self.forward_bytes(1).saturating_add(self.spec.hidden as u64 * self.precision.bytes())
     }
 }

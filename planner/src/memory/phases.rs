@@ -213,13 +213,17 @@ impl Shape<'_> {
 
     /// Held-out loss, or answers where they need more.
     fn evaluation(&self, terms: &mut Vec<Term>) {
-        let tokens = self.tokens.min(EVALUATION_TOKENS_MAX as u64);
-        let pass = self.forward_bytes(tokens).max(self.loss_bytes(tokens));
-        let inputs = tokens.saturating_mul(2 * self.spec.hidden as u64 * self.precision.bytes());
-        let loss = pass.saturating_add(inputs);
+        let loss = self.loss_pass_bytes(self.tokens.min(EVALUATION_TOKENS_MAX as u64));
         let (rows, at_once) = self.answers_at_once().unwrap_or_default();
         let answers = self.answers_bytes(rows, at_once);
         terms.push(term(if answers > loss { "answers" } else { "held-out loss" }, Tier::Device, answers.max(loss)));
+    }
+
+    /// A pass of `tokens` without graphs, and its loss.
+    pub(super) fn loss_pass_bytes(&self, tokens: u64) -> u64 {
+        let pass = self.forward_bytes(tokens).max(self.loss_bytes(tokens));
+        let inputs = tokens.saturating_mul(2 * self.spec.hidden as u64 * self.precision.bytes());
+        pass.saturating_add(inputs)
     }
 
     fn export_bytes(&self) -> u64 {
