@@ -1,7 +1,7 @@
 //! Held-out figures: loss over trained tokens, and exact answers by greedy decoding.
 //!
 //! In:    held-out rows, prepared once; the network of the moment.
-//! Out:   an [`EvaluationReport`].
+//! Out:   an [`EvaluationReport`], and the first answers.
 //! Never: touches gradients or optimizer state.
 
 use std::time::Instant;
@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::error::TrainError;
 use crate::events::{EvaluationReport, Event};
 use crate::run::Listener;
+use crate::samples::{SAMPLES, Sample};
 
 /// Held-out rows, tokenised.
 #[derive(Debug)]
@@ -54,13 +55,13 @@ impl HeldOut {
         self.plan.every_steps.is_some_and(|every| step.is_multiple_of(every))
     }
 
-    /// The figures; exact answers only where asked for, since decoding takes longer than the loss.
+    /// The figures, and the first answers; exact answers only where asked for, since decoding takes longer than the loss.
     pub(crate) fn measure(
         &self,
         engine: &Engine,
         tokenizer: Option<&Tokenizer>,
         events: &mut Listener<'_>,
-    ) -> Result<EvaluationReport, TrainError> {
+    ) -> Result<(EvaluationReport, Vec<Sample>), TrainError> {
         let begun = Instant::now();
         let (mut sum, mut trained) = (0.0, 0);
         for (done, batch) in self.batches.iter().enumerate() {
@@ -70,12 +71,13 @@ impl HeldOut {
             trained += loss.trained_tokens;
         }
         let loss = sum / trained.max(1) as f64;
+        let mut samples = Vec::new();
         let exact = match tokenizer {
-            Some(tokenizer) if self.plan.exact_match => Some(self.exact(engine, tokenizer, events)?),
+            Some(tokenizer) if self.plan.exact_match => Some(self.exact(engine, tokenizer, &mut samples, events)?),
             _ => None,
         };
         let seconds = begun.elapsed().as_secs_f64();
-        Ok(EvaluationReport { loss, perplexity: loss.exp(), rows: self.rows, exact, seconds })
+        Ok((EvaluationReport { loss, perplexity: loss.exp(), rows: self.rows, exact, seconds }, samples))
     }
 
     /// How many of `questions` are answered at once: as many as the planned rows and tokens hold, each as long as the longest. At least one.
@@ -88,10 +90,12 @@ impl HeldOut {
         questions.iter().enumerate().take_while(fits).count().max(1)
     }
 
+    /// Counts right answers; the first go into `samples`.
     fn exact(
         &self,
         engine: &Engine,
         tokenizer: &Tokenizer,
+        samples: &mut Vec<Sample>,
         events: &mut Listener<'_>,
     ) -> Result<(usize, usize), TrainError> {
         let ending = Ending { ids: tokenizer.eos(), max_new_tokens: self.plan.max_new_tokens };
@@ -105,7 +109,11 @@ impl HeldOut {
             let prompts: Vec<Vec<u32>> = questions.iter().map(|question| question.prompt.clone()).collect();
             let answers = outer.generate(stack, &prompts, ending).map_err(fetched)?;
             for (answer, question) in answers.iter().zip(questions) {
-                right += usize::from(tokenizer.decode(answer)?.trim() == question.answer);
+                let answer = tokenizer.decode(answer)?;
+                right += usize::from(answer.trim() == question.answer);
+                if samples.len() < SAMPLES {
+                    samples.push(Sample::new(question, answer.trim(), tokenizer)?);
+                }
             }
         }
         Ok((right, self.questions.len()))

@@ -22,6 +22,7 @@ mod parameters;
 mod residency;
 mod rule;
 mod run;
+mod samples;
 mod schedule;
 mod stalls;
 mod survive;
