@@ -22,8 +22,10 @@ mod plan_report;
 mod prepare;
 mod progress;
 mod rates;
+mod report;
 mod run;
 mod run_directory;
+mod sessions;
 mod subject;
 
 use std::process::ExitCode;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         args::Command::Bench { command } => bench::print(&command),
         args::Command::Data { command } => data::run(&command),
         args::Command::Migrate(arguments) => migrate::print(&arguments),
+        args::Command::Report(arguments) => report::print(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

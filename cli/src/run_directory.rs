@@ -15,8 +15,10 @@ use recipes::{DeviceName, MicroBatch, Recipe};
 use crate::failure::{Failure, OrFail};
 use crate::prepare::Prepared;
 
-const RECIPE_FILE: &str = "recipe.toml";
-const PLAN_FILE: &str = "plan.json";
+/// The resolved recipe.
+pub const RECIPE_FILE: &str = "recipe.toml";
+/// The plan.
+pub const PLAN_FILE: &str = "plan.json";
 /// Keys that a resumed run may change: no number of the training depends on them.
 const MAY_CHANGE: [&str; 7] =
     ["checkpoint.", "eval.", "log.", "hardware.memory", "train.keep", "model.source", "offload."];
@@ -90,6 +92,11 @@ pub fn check_unchanged(path: &Path, resolved: &Recipe) -> Result<(), Failure> {
 
 /// Every leaf of the recipe as `dotted.key` and value text.
 fn leaves(recipe: &Recipe) -> Vec<(String, String)> {
+    leaves_of(&serde_json::to_value(recipe).expect("a recipe holds only tables, lists, texts and numbers"))
+}
+
+/// Every leaf of nested tables as `dotted.key` and value text.
+pub fn leaves_of(tables: &serde_json::Value) -> Vec<(String, String)> {
     fn walk(prefix: &str, value: &serde_json::Value, out: &mut Vec<(String, String)>) {
         match value {
             serde_json::Value::Object(map) => {
@@ -99,7 +106,7 @@ fn leaves(recipe: &Recipe) -> Vec<(String, String)> {
         }
     }
     let mut out = Vec::new();
-    walk("", &serde_json::to_value(recipe).expect("a recipe holds only tables, lists, texts and numbers"), &mut out);
+    walk("", tables, &mut out);
     out
 }
 
