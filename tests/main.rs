@@ -17,6 +17,7 @@ mod parity;
 mod plan_cli;
 mod plan_show;
 mod plans;
+mod report;
 mod smollm2;
 mod survival;
 mod talk;

@@ -58,6 +58,8 @@ pub enum Command {
     Eval(Box<EvalArguments>),
     /// Turn an Axolotl or LLaMA-Factory YAML file into a recipe
     Migrate(MigrateArguments),
+    /// One page for the browser: curves, memory and time against the plan, answers, recipe; several runs side by side
+    Report(ReportArguments),
 }
 
 /// A recipe and its overrides.
@@ -82,6 +84,20 @@ pub struct RunArguments {
     /// Go on after the newest complete checkpoint in the run directory
     #[arg(long)]
     pub resume: bool,
+}
+
+/// `tune report`
+#[derive(Debug, Args)]
+pub struct ReportArguments {
+    /// Run directories
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// The page; default RUN/report.html, for several runs comparison.html here
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `tune plan`

@@ -16,16 +16,19 @@ mod failure;
 mod hardware;
 mod io_profile;
 mod machine;
+mod markup;
 mod migrate;
 mod opened;
 mod paint;
 mod plan;
+mod plan_report;
 mod prepare;
 mod progress;
 mod rates;
 mod report;
 mod run;
 mod run_directory;
+mod sessions;
 mod subject;
 
 use std::process::ExitCode;
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         args::Command::Migrate(arguments) => migrate::print(&arguments),
         args::Command::Chat(arguments) => chat::run(&arguments),
         args::Command::Eval(arguments) => eval::print(&arguments),
+        args::Command::Report(arguments) => report::print(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,14 +4,14 @@
 //! Out:   the run directory filled; a table of results on stdout.
 //! Never: makes the run directory before recipe, data files, model and plan are known to be good.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use planner::plan::{BaseStorage, Plan};
-use trainer::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary};
+use trainer::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary, TrainError};
 
 use crate::args::RunArguments;
 use crate::failure::{Failure, OrFail};
@@ -19,7 +19,8 @@ use crate::plan::Measured;
 use crate::prepare::{self, Prepared};
 use crate::progress::{Progress, StepLine, clock};
 use crate::run_directory::{self, RunDirectory};
-use crate::{io_profile, plan};
+use crate::sessions::Session;
+use crate::{io_profile, plan, report};
 
 /// Trains and prints the results.
 pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
@@ -42,15 +43,21 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let stop = stop_flag().or_run()?;
     let directory = RunDirectory::open(&folder, &prepared)?;
     let planned = prepared.plan.clone();
-    let mut step_ms = Vec::new();
+    let (mut step_ms, mut data) = (Vec::new(), Vec::new());
     let job = job(prepared, folder.clone(), arguments.resume)?;
     let outcome = trainer::train(job, &stop, &mut |event| {
-        if let Event::Step(metrics) = &event {
-            step_ms.push(metrics.step_ms);
+        match &event {
+            Event::Step(metrics) => step_ms.push(metrics.step_ms),
+            Event::Data(line) => data.push(line.clone()),
+            Event::Started { steps, first_step } => {
+                keep_session(&folder, Session::now(*first_step, *steps, std::mem::take(&mut data)), &mut progress);
+            }
+            _ => {}
         }
         show(&mut progress, event);
     });
     progress.finished();
+    leave_report(&folder, &outcome, &mut progress);
     match outcome {
         Ok(Outcome::Finished(summary)) => {
             print!("{}\n{}", table(&summary), plan::against_measured(&planned, measured(&planned, &summary, step_ms)));
@@ -69,6 +76,23 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
             Err(Failure::DoesNotFit(error.into()))
         }
         Err(error) => Err(Failure::Run(error.into())),
+    }
+}
+
+/// What the page tells of this process. Training does not depend on it.
+fn keep_session(folder: &Path, session: Session, progress: &mut Progress) {
+    if let Err(error) = session.keep(folder) {
+        progress.note(&format!("the run goes on, but its report will not tell the machine: {error:#}"));
+    }
+}
+
+/// The page of a run that made steps, however it ended. A page that cannot be written changes nothing of the run.
+fn leave_report(folder: &Path, outcome: &Result<Outcome, TrainError>, progress: &mut Progress) {
+    if outcome.as_ref().is_err_and(|error| error.is_bad_input() || error.is_does_not_fit()) {
+        return;
+    }
+    if let Err(error) = report::leave(folder) {
+        progress.note(&format!("no report was written: {error:#}"));
     }
 }
 

@@ -89,6 +89,11 @@ pub fn check_unchanged(path: &Path, resolved: &Recipe) -> Result<(), Failure> {
 
 /// Every leaf of the recipe as `dotted.key` and value text.
 fn leaves(recipe: &Recipe) -> Vec<(String, String)> {
+    leaves_of(&serde_json::to_value(recipe).expect("a recipe holds only tables, lists, texts and numbers"))
+}
+
+/// Every leaf of nested tables as `dotted.key` and value text.
+pub fn leaves_of(tables: &serde_json::Value) -> Vec<(String, String)> {
     fn walk(prefix: &str, value: &serde_json::Value, out: &mut Vec<(String, String)>) {
         match value {
             serde_json::Value::Object(map) => {
@@ -98,7 +103,7 @@ fn leaves(recipe: &Recipe) -> Vec<(String, String)> {
         }
     }
     let mut out = Vec::new();
-    walk("", &serde_json::to_value(recipe).expect("a recipe holds only tables, lists, texts and numbers"), &mut out);
+    walk("", tables, &mut out);
     out
 }
 

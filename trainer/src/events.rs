@@ -114,7 +114,9 @@ pub struct StepMetrics {
     pub nvme_read_bytes: u64,
     /// Bytes written to NVMe by the step. What placing the arrays wrote counts for the run, not for its first step.
     pub nvme_write_bytes: u64,
-    /// The same for each NVMe path.
+    /// Bytes that the run wrote to NVMe so far, placing the arrays and earlier processes included.
+    pub nvme_written_bytes: u64,
+    /// Bytes of the step for each NVMe path.
     pub nvme: Vec<PathBytes>,
     /// Time the compute waited for bytes.
     pub stall_ms: f64,

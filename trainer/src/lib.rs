@@ -26,6 +26,7 @@ mod parameters;
 mod residency;
 mod rule;
 mod run;
+mod samples;
 mod sampling;
 mod schedule;
 mod stalls;

@@ -80,7 +80,8 @@ impl Metrics {
     }
 }
 
-fn step_of(line: &str) -> u64 {
+/// The step of a line; of one that cannot be read, a step that no other comes after.
+pub(crate) fn step_of(line: &str) -> u64 {
     serde_json::from_str::<serde_json::Value>(line).ok().and_then(|value| value["step"].as_u64()).unwrap_or(u64::MAX)
 }
 

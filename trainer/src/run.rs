@@ -21,6 +21,7 @@ use crate::events::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary}
 use crate::learner::{Learner, StepResult, tiers};
 use crate::load;
 use crate::metrics::{Metrics, peak_rss_bytes};
+use crate::samples;
 use crate::schedule::learning_rate;
 use crate::survive::{self, Progress};
 use crate::traffic::{Traffic, WriteBudgetEnd};
@@ -173,6 +174,7 @@ impl Run {
             dram_tier_bytes: self.learner.tiers.dram.used_bytes(),
             nvme_read_bytes: nvme.iter().map(|path| path.read_bytes).sum(),
             nvme_write_bytes: nvme.iter().map(|path| path.written_bytes).sum(),
+            nvme_written_bytes: self.standing.nvme_written_bytes,
             nvme,
             stall_ms: stalls.total_ms(),
             stalls,
@@ -227,7 +229,8 @@ impl Run {
     ) -> Result<Option<EvaluationReport>, TrainError> {
         let Some(held_out) = &self.held_out else { return Ok(None) };
         let tokenizer = with_answers.then_some(&self.tokenizer);
-        let report = self.learner.engine.evaluate(held_out, tokenizer, events)?;
+        let (report, answers) = self.learner.engine.evaluate(held_out, tokenizer, events)?;
+        samples::keep(&self.directory, self.standing.step, &answers)?;
         self.metrics.evaluation(self.standing.step, &report)?;
         events(Event::Evaluated { step: self.standing.step, report: report.clone() });
         Ok(Some(report))
