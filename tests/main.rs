@@ -6,10 +6,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod bigger_than_memory;
+mod checkpoints;
 mod cli;
 mod control_group;
 mod data;
 mod doctor;
+mod killed_anywhere;
 mod memory_grid;
 mod offload;
 mod parity;

@@ -7,6 +7,7 @@
 mod args;
 mod bench;
 mod bench_matmul;
+mod checkpoint;
 mod data;
 mod described;
 mod doctor;
@@ -35,13 +36,14 @@ use clap::Parser;
 static ALLOCATOR: offload::heap::CountedHeap<mimalloc::MiMalloc> = offload::heap::CountedHeap(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
-    let result = match args::Arguments::parse().command {
+    let result = match args::Arguments::parse_from(args::joined(std::env::args_os())).command {
         args::Command::Run(arguments) => run::run(&arguments),
         args::Command::Plan(arguments) => plan::print(&arguments),
         args::Command::Hardware { command } => hardware::print(&command),
         args::Command::Doctor(arguments) => doctor::print(&arguments),
         args::Command::Bench { command } => bench::print(&command),
         args::Command::Data { command } => data::run(&command),
+        args::Command::Checkpoints { command } => checkpoint::run(&command),
         args::Command::Migrate(arguments) => migrate::print(&arguments),
     };
     match result {
