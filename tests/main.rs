@@ -6,11 +6,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod bigger_than_memory;
+mod checkpoints;
 mod cli;
 mod control_group;
 mod data;
 mod doctor;
 mod gguf_export;
+mod killed_anywhere;
 mod memory_grid;
 mod offload;
 mod parity;

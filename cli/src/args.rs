@@ -4,11 +4,13 @@
 //! Out:   typed arguments; clap answers `--help` and refuses the rest with exit code 2.
 //! Never: lists a command that does not work.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::chat::ChatArguments;
+use crate::checkpoint::CheckpointsCommand;
 use crate::data::GenerateArguments;
 use crate::described::MachineArguments;
 use crate::doctor::DoctorArguments;
@@ -56,6 +58,12 @@ pub enum Command {
     Chat(Box<ChatArguments>),
     /// Loss, perplexity and exact answers of what was trained, beside its base if asked
     Eval(Box<EvalArguments>),
+    /// Checkpoints of a run: look at them, check them, remove some, ask a running run for one
+    Checkpoints {
+        /// What to do.
+        #[command(subcommand)]
+        command: CheckpointsCommand,
+    },
     /// Turn an Axolotl or LLaMA-Factory YAML file into a recipe
     Migrate(MigrateArguments),
     /// One page for the browser: curves, memory and time against the plan, answers, recipe; several runs side by side
@@ -81,9 +89,52 @@ pub struct RunArguments {
     /// The run directory; default runs/NAME
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// Go on after the newest complete checkpoint in the run directory
-    #[arg(long)]
-    pub resume: bool,
+    /// Go on after the newest complete checkpoint in the run directory, or after that of a step (step-000100); later ones are set aside
+    #[arg(long, value_name = "STEP", num_args = 0..=1, require_equals = true, default_missing_value = "newest")]
+    #[arg(value_parser = resume_from, conflicts_with = "from")]
+    pub resume: Option<ResumeFrom>,
+    /// Begin a new run with the weights of a checkpoint, or of the newest of a run directory: step 0, fresh optimizer
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub from: Option<PathBuf>,
+}
+
+/// `--resume`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResumeFrom {
+    /// The newest complete checkpoint.
+    Newest,
+    /// That of this step.
+    Step(u64),
+}
+
+fn resume_from(text: &str) -> Result<ResumeFrom, String> {
+    match text {
+        "newest" => Ok(ResumeFrom::Newest),
+        text => step(text).map(ResumeFrom::Step),
+    }
+}
+
+/// `step-000100`, or `100`.
+pub fn step(text: &str) -> Result<u64, String> {
+    let found = checkpoints::checkpoint::step_of(text).or_else(|| text.parse().ok());
+    found.ok_or_else(|| "expected a checkpoint's name such as step-000100, or its step".to_string())
+}
+
+/// `--resume step-000100` as clap wants it, `--resume=step-000100`: any other word after `--resume` is an argument of its own, such as the
+/// recipe.
+pub fn joined(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    for word in words {
+        let is_step = word.to_str().is_some_and(|word| checkpoints::checkpoint::step_of(word).is_some());
+        match joined.last_mut() {
+            Some(last) if is_step && last == "--resume" => {
+                last.push("=");
+                last.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
 }
 
 /// `tune report`

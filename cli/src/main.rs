@@ -8,6 +8,7 @@ mod args;
 mod bench;
 mod bench_matmul;
 mod chat;
+mod checkpoint;
 mod data;
 mod described;
 mod doctor;
@@ -47,13 +48,14 @@ fn main() -> ExitCode {
     if let Err(error) = rayon::ThreadPoolBuilder::new().stack_size(WORKER_STACK_BYTES).build_global() {
         eprintln!("note: threads with the usual stacks, chat templates will render slower: {error}");
     }
-    let result = match args::Arguments::parse().command {
+    let result = match args::Arguments::parse_from(args::joined(std::env::args_os())).command {
         args::Command::Run(arguments) => run::run(&arguments),
         args::Command::Plan(arguments) => plan::print(&arguments),
         args::Command::Hardware { command } => hardware::print(&command),
         args::Command::Doctor(arguments) => doctor::print(&arguments),
         args::Command::Bench { command } => bench::print(&command),
         args::Command::Data { command } => data::run(&command),
+        args::Command::Checkpoints { command } => checkpoint::run(&command),
         args::Command::Migrate(arguments) => migrate::print(&arguments),
         args::Command::Chat(arguments) => chat::run(&arguments),
         args::Command::Eval(arguments) => eval::print(&arguments),

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use planner::plan::{BaseStorage, Plan};
-use trainer::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary, TrainError};
+use planner::units::bytes_text;
+use recipes::Recipe;
+use trainer::{EvaluationReport, Event, Job, Outcome, Resume, SaveReport, StepMetrics, Summary, TrainError};
 
-use crate::args::RunArguments;
+use crate::args::{ResumeFrom, RunArguments};
 use crate::failure::{Failure, OrFail};
 use crate::plan::Measured;
 use crate::prepare::{self, Prepared};
@@ -26,12 +28,14 @@ use crate::{io_profile, plan, report};
 pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let mut recipe = prepare::recipe(&arguments.recipe)?;
     let folder = arguments.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
-    match arguments.resume {
-        true => recipe = run_directory::continued(&folder, &recipe)?,
-        false => run_directory::check_unused(&folder)?,
+    let resume = resume(arguments);
+    match resume {
+        Resume::No => run_directory::check_unused(&folder)?,
+        _ => recipe = run_directory::continued(&folder, &recipe)?,
     }
+    refuse_two_beginnings(arguments, &recipe)?;
     let mut prepared = prepare::prepare(&recipe)?;
-    if arguments.resume {
+    if resume != Resume::No {
         run_directory::check_unchanged(&folder, &prepared.recipe)?;
     }
     refuse_untrained(&prepared)?;
@@ -41,10 +45,23 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     }
     progress.note(plan::ten_lines(&prepared.plan, prepared.transfers).trim_end());
     let stop = stop_flag().or_run()?;
+    // Before the directory is locked: whoever finds the lock held may send the signal, which ends a process that does not listen.
+    let save_asked = save_flag().or_run()?;
     let directory = RunDirectory::open(&folder, &prepared)?;
     let planned = prepared.plan.clone();
     let (mut step_ms, mut data) = (Vec::new(), Vec::new());
-    let job = job(prepared, folder.clone(), arguments.resume)?;
+    let base_name = prepared.recipe.model.source.0.first().cloned().unwrap_or_default();
+    let job = Job {
+        recipe: prepared.recipe.to_toml(),
+        plan: prepared.plan,
+        weights: prepared.weights,
+        run_directory: folder.clone(),
+        resume,
+        from: arguments.from.clone(),
+        save_asked,
+        base_name,
+        token_cache: prepare::token_cache().or_input()?,
+    };
     let outcome = trainer::train(job, &stop, &mut |event| {
         match &event {
             Event::Step(metrics) => step_ms.push(metrics.step_ms),
@@ -108,10 +125,34 @@ fn refuse_untrained(prepared: &Prepared) -> Result<(), Failure> {
     }
 }
 
-fn job(prepared: Prepared, run_directory: PathBuf, resume: bool) -> Result<Job, Failure> {
-    let base_name = prepared.recipe.model.source.0.first().cloned().unwrap_or_default();
-    let token_cache = prepare::token_cache().or_input()?;
-    Ok(Job { plan: prepared.plan, weights: prepared.weights, run_directory, resume, base_name, token_cache })
+/// Where the run goes on.
+fn resume(arguments: &RunArguments) -> Resume {
+    match arguments.resume {
+        None => Resume::No,
+        Some(ResumeFrom::Newest) => Resume::Newest,
+        Some(ResumeFrom::Step(step)) => Resume::Step(step),
+    }
+}
+
+/// A run begins with one set of weights.
+fn refuse_two_beginnings(arguments: &RunArguments, recipe: &Recipe) -> Result<(), Failure> {
+    match (&arguments.from, recipe.method.lora().and_then(|lora| lora.start_from.as_ref())) {
+        (Some(from), Some(start)) => Err(anyhow!(
+            "two beginnings: --from {} and method.start_from = {:?}; leave one out",
+            from.display(),
+            start.display()
+        ))
+        .or_input(),
+        _ => Ok(()),
+    }
+}
+
+/// SIGUSR1 asks for a checkpoint after the step.
+fn save_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&asked))
+        .context("cannot listen to signals")?;
+    Ok(asked)
 }
 
 /// The first SIGINT or SIGTERM asks the loop to stop after its step; a second one ends the process at once.
@@ -146,8 +187,19 @@ pub fn show(progress: &mut Progress, event: Event) {
             progress.finished();
             progress.note(&format!("step {step}: held-out {}", report_text(&report)));
         }
-        Event::Checkpoint { step, path } => progress.note(&format!("step {step}: checkpoint {}", path.display())),
+        Event::Checkpoint { step, path, saved } => progress.note(&checkpoint_line(step, &path, saved)),
+        Event::SaveFailed { step, problem } => progress.note(&format!(
+            "warning: step {step}: no checkpoint: {problem}; those before it are untouched, and the run goes on"
+        )),
     }
+}
+
+fn checkpoint_line(step: u64, path: &Path, SaveReport { bytes, seconds, waited_ms }: SaveReport) -> String {
+    let waited = match waited_ms < 0.5 {
+        true => "training did not wait".to_string(),
+        false => format!("training waited {waited_ms:.0} ms"),
+    };
+    format!("step {step}: checkpoint {}, {} in {seconds:.1} s; {waited}", path.display(), bytes_text(bytes))
 }
 
 fn step_line(metrics: &StepMetrics) -> StepLine {

@@ -65,6 +65,10 @@ impl Folder {
         Ok(self.shards[place.shard].read(&place.stored_name)?)
     }
 
+    pub(super) fn shards(&self) -> &[TensorFile] {
+        &self.shards
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.shards.iter().map(TensorFile::bytes).sum()
     }
