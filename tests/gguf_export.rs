@@ -114,7 +114,10 @@ fn a_model_of_every_family_written_in_f32_is_the_same_network_with_the_same_logi
 #[test]
 fn every_mix_is_read_back_within_the_error_of_its_formats() {
     let folder = tempfile::tempdir().unwrap();
-    let spec = DecoderSpec { hidden: 256, intermediate: 512, n_heads: 8, n_kv_heads: 4, ..network("qwen3") };
+    let (hidden, head_dim) = (256, 32);
+    let attention_scale = (head_dim as f64).powf(-0.5);
+    let sizes = DecoderSpec { hidden, head_dim, intermediate: 512, n_heads: 8, n_kv_heads: 4, ..network("qwen3") };
+    let spec = DecoderSpec { attention_scale, ..sizes };
     let model = model_folder(&folder.path().join("model"), &spec);
     let weights = Weights::open(&model).unwrap();
     let mut sizes = BTreeMap::new();
