@@ -168,6 +168,10 @@ pub(crate) fn on_device(
     let mut mixed = Vec::with_capacity(caches.len());
     for (cache, bounds) in caches.iter_mut().zip(geometry.segments.windows(2)) {
         let (start, length) = (bounds[0] as usize, (bounds[1] - bounds[0]) as usize);
+        // A sequence that has ended reads nothing; Burn refuses tensors without rows.
+        if length == 0 {
+            continue;
+        }
         let part = |x: &Tensor<2>| x.clone().narrow(0, start, length);
         let new = [part(&k), part(&v)];
         let all = match std::mem::take(&mut cache.store) {
