@@ -10,6 +10,7 @@ mod cli;
 mod control_group;
 mod data;
 mod doctor;
+mod gguf_export;
 mod memory_grid;
 mod offload;
 mod parity;

@@ -1,15 +1,21 @@
-//! Reads GGUF model files (versions 2 and 3, little-endian), which may be hostile.
+//! Reads GGUF model files (versions 2 and 3, little-endian), which may be hostile, and writes them ([`Writer`]).
 //!
-//! In:    a path, or the bytes of a file.
-//! Out:   typed metadata and tensors decoded to f32.
+//! In:    a path, or the bytes of a file; metadata and tensors to write.
+//! Out:   typed metadata and tensors decoded to f32; a published file.
 //! Never: allocates by a count, or slices by an offset, that was not checked against the bytes at hand.
 
 mod blocks;
 mod cursor;
+mod encode;
 mod header;
+mod k_quants;
 mod metadata;
+mod mix;
 #[cfg(test)]
 pub(crate) mod tests;
+mod write;
+#[cfg(test)]
+mod write_tests;
 
 use std::path::{Path, PathBuf};
 
@@ -18,6 +24,8 @@ use offload::map::{MapError, MappedFile, map_file};
 pub use blocks::BlockType;
 pub use header::{Header, TensorInfo};
 pub use metadata::{Array, Metadata, Value};
+pub use mix::{Choice, Mix, MixNetwork};
+pub use write::{Entry, NewTensor, Writer};
 
 /// What is wrong with a GGUF file. The file's name stands in [`FileError`].
 #[derive(Debug, thiserror::Error)]
@@ -208,6 +216,12 @@ impl File {
     /// One tensor's description, by its GGUF name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.header.tensor(name)
+    }
+
+    /// Keys and values as they stand, in the order of the file, to be carried over into another one.
+    pub fn stored_entries(&self) -> Vec<(&str, Entry)> {
+        let places = self.header.metadata.places();
+        places.into_iter().map(|(key, place)| (key, Entry::Stored(self.map[place].to_vec()))).collect()
     }
 
     /// A tensor's numbers, row-major, by its GGUF name.

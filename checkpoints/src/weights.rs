@@ -5,7 +5,7 @@
 //! Never: loads a tensor before it is asked for; opens a model that lacks one.
 
 pub(crate) mod folder;
-mod names;
+pub mod names;
 #[cfg(test)]
 mod tests;
 

@@ -29,6 +29,11 @@ use crate::row_error::RowError;
 use crate::template::{Template, Turns, Until};
 use crate::tokenizer::{Encoded, Tokenizer};
 
+/// The template of the plan alone, for a server.
+pub(crate) fn settled_template(plan: &DataPlan, tokenizer: &Tokenizer) -> Result<Option<Template>, DataError> {
+    Ok(choice::settle(plan, tokenizer, Gates::of(&plan.allow))?.0)
+}
+
 /// Ids of a row and the ranges of them that are trained on: sorted, apart from each other, not empty, never with index 0,
 /// which nothing predicts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -58,6 +58,12 @@ pub enum DataError {
         /// Those that are known.
         supported: String,
     },
+    /// A tokenizer that GGUF files cannot hold.
+    #[error("the tokenizer cannot be written into a GGUF file: {reason}")]
+    NotForGguf {
+        /// Which part of it.
+        reason: String,
+    },
     /// The tokenizer knows more tokens than the model has embeddings.
     #[error(
         "the tokenizer has token ids up to {highest}, the model only {rows} embeddings: they do not belong together"

@@ -77,7 +77,7 @@ pub(crate) fn resolve(named: Named, inner: &tokenizers::Tokenizer) -> Result<Fac
 }
 
 /// Parses a file; `None` where there is none.
-fn json(path: &Path) -> Result<Option<Value>, DataError> {
+pub(crate) fn json(path: &Path) -> Result<Option<Value>, DataError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -87,7 +87,7 @@ fn json(path: &Path) -> Result<Option<Value>, DataError> {
 }
 
 /// A token as a string, or as an object with `content`.
-fn token_name(value: &Value) -> Option<String> {
+pub(crate) fn token_name(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
 }
 

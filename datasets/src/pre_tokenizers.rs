@@ -1,7 +1,7 @@
 //! How byte-level BPE vocabularies cut text into words before merging, by the name a GGUF file gives the rule.
 //!
-//! In:    `tokenizer.ggml.pre`.
-//! Out:   the normalizer and pre-tokenizer in `tokenizer.json` form.
+//! In:    `tokenizer.ggml.pre`, or a `tokenizer.json`.
+//! Out:   the normalizer and pre-tokenizer in `tokenizer.json` form, or the name of that rule.
 //! Never: falls back to another rule.
 //!
 //! Regular expressions as in the published `tokenizer.json` of each family and in llama.cpp (`llama-vocab.cpp`).
@@ -75,8 +75,7 @@ const RULES: [Rule; 6] = [
 pub(crate) fn splitting(pre: Option<&str>, add_prefix_space: bool) -> Result<Splitting, DataError> {
     let pre = pre.unwrap_or("default");
     let Some(rule) = RULES.iter().find(|rule| rule.names.contains(&pre)) else {
-        let supported: Vec<&str> = RULES.iter().flat_map(|rule| rule.names).copied().collect();
-        return Err(DataError::UnsupportedPreTokenizer { pre: pre.to_owned(), supported: supported.join(", ") });
+        return Err(DataError::UnsupportedPreTokenizer { pre: pre.to_owned(), supported: supported() });
     };
     let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": false, "use_regex": use_regex});
     let cuts = match rule.cut {
@@ -93,6 +92,46 @@ pub(crate) fn splitting(pre: Option<&str>, add_prefix_space: bool) -> Result<Spl
         pre_tokenizer: json!({"type": "Sequence", "pretokenizers": cuts}),
         ignore_merges: rule.ignore_merges,
     })
+}
+
+/// The name of the rule by which a byte-level `tokenizer.json` cuts; `None` where no rule is the same.
+pub(crate) fn name_of(tokenizer: &Value) -> Option<&'static str> {
+    let ignore_merges = tokenizer["model"]["ignore_merges"].as_bool().unwrap_or(false);
+    let steps = steps(&tokenizer["pre_tokenizer"]);
+    RULES.iter().map(|rule| rule.names[0]).find(|name| {
+        splitting(Some(name), false).is_ok_and(|rule| {
+            rule.ignore_merges == ignore_merges
+                && parts(&rule.normalizer, "normalizers") == parts(&tokenizer["normalizer"], "normalizers")
+                && self::steps(&rule.pre_tokenizer) == steps
+        })
+    })
+}
+
+/// The parts of a sequence, or the only one.
+pub(crate) fn parts<'a>(value: &'a Value, list: &str) -> Vec<&'a Value> {
+    match value[list].as_array() {
+        Some(parts) => parts.iter().flat_map(|part| self::parts(part, list)).collect(),
+        None if value.is_null() => Vec::new(),
+        None => vec![value],
+    }
+}
+
+/// What a pre-tokenizer does, without what changes offsets only.
+fn steps(pre_tokenizer: &Value) -> Vec<Value> {
+    let without_trim = |step: &Value| {
+        let mut step = step.clone();
+        if let Some(step) = step.as_object_mut() {
+            step.remove("trim_offsets");
+        }
+        step
+    };
+    parts(pre_tokenizer, "pretokenizers").into_iter().map(without_trim).collect()
+}
+
+/// Every rule's name, for messages.
+pub(crate) fn supported() -> String {
+    let names: Vec<&str> = RULES.iter().flat_map(|rule| rule.names).copied().collect();
+    names.join(", ")
 }
 
 /// Whether models with this pre-tokenizer expect beginning-of-text where the file does not say.

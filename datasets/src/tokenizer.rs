@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use crate::error::DataError;
 use crate::gguf_vocabulary::GgufVocabulary;
 use crate::row_error::RowError;
-use crate::{folder, gguf_vocabulary};
+use crate::{folder, gguf_tokens, gguf_vocabulary};
 use fast::Fast;
 use rules::Rules;
 
@@ -288,6 +288,17 @@ impl Tokenizer {
     /// Whether `id` is a special token (a template's marker, not text).
     pub fn is_special(&self, id: u32) -> bool {
         self.special.binary_search(&id).is_ok() || self.facts.eos.contains(&id)
+    }
+
+    /// The entries of a GGUF file that say the same, and notes on what llama.cpp does otherwise. `folder` is where the tokenizer was
+    /// read from, if from a folder; `rows` is the height of the model's embedding.
+    pub fn to_gguf(&self, folder: Option<&Path>, rows: usize) -> Result<(GgufVocabulary, Vec<String>), DataError> {
+        gguf_tokens::vocabulary(self, folder, rows)
+    }
+
+    /// Id of a token by its spelling.
+    pub(crate) fn id_of(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
     }
 
     /// `tokenizer.json` of this tokenizer.

@@ -9,12 +9,14 @@ mod hf;
 mod rope;
 #[cfg(test)]
 mod tests;
+mod to_gguf;
 mod to_hf;
 
 use crate::architecture::DecoderSpec;
 
 pub use gguf::{GgufFacts, MetadataValue, from_gguf};
 pub use hf::from_hf;
+pub use to_gguf::{GgufDescription, to_gguf};
 pub use to_hf::to_hf;
 
 /// `architectures` entries of a `config.json` that are understood.

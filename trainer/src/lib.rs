@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod evaluate;
 mod events;
+pub mod gguf;
 mod layout;
 mod learner;
 mod load;

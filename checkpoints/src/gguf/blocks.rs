@@ -181,7 +181,7 @@ fn fives(high: &[u8], quants: &[u8], out: &mut [f32], value: impl Fn(u8) -> f32)
 }
 
 /// Six-bit scale and minimum of sub-block `index` (0..8), packed into 12 bytes.
-fn scale_and_minimum(packed: &[u8], index: usize) -> (f32, f32) {
+pub(super) fn scale_and_minimum(packed: &[u8], index: usize) -> (f32, f32) {
     let (scale, minimum) = match index {
         0..4 => (packed[index] & 63, packed[index + 4] & 63),
         _ => {

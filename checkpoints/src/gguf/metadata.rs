@@ -5,6 +5,7 @@
 //! Never: converts silently between kinds of values.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::GgufError;
 use super::cursor::Cursor;
@@ -55,6 +56,8 @@ impl Value {
 #[derive(Debug, Clone, Default)]
 pub struct Metadata {
     entries: HashMap<String, Value>,
+    /// Where each value lies in the file, its type number included.
+    places: HashMap<String, Range<usize>>,
 }
 
 /// Smallest key/value: key length (8), type (4), one byte of value.
@@ -66,16 +69,18 @@ impl Metadata {
     }
 
     pub(super) fn parse(cursor: &mut Cursor, count: usize) -> Result<Metadata, GgufError> {
-        let mut entries = HashMap::new();
+        let (mut entries, mut places) = (HashMap::new(), HashMap::new());
         for _ in 0..count {
             let key = cursor.string("a metadata key")?.to_string();
+            let start = cursor.position();
             let kind = cursor.u32("a metadata value type")?;
             let value = value(cursor, &key, kind)?;
+            places.insert(key.clone(), start..cursor.position());
             if entries.insert(key.clone(), value).is_some() {
                 return Err(GgufError::Duplicate { name: key });
             }
         }
-        Ok(Metadata { entries })
+        Ok(Metadata { entries, places })
     }
 
     /// Number of keys.
@@ -86,6 +91,13 @@ impl Metadata {
     /// Whether there is no key.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Every key, in the order of the file, with the bytes of the file that hold type and value.
+    pub(super) fn places(&self) -> Vec<(&str, Range<usize>)> {
+        let mut places: Vec<_> = self.places.iter().map(|(key, place)| (key.as_str(), place.clone())).collect();
+        places.sort_by_key(|(_, place)| place.start);
+        places
     }
 
     /// A value of any type.

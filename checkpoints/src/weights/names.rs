@@ -1,13 +1,13 @@
 //! How GGUF files name and order what Hugging Face files hold.
 //!
 //! In:    Hugging Face tensor names.
-//! Out:   GGUF names; rows of rotary projections in Hugging Face order.
+//! Out:   GGUF names; rows of rotary projections in Hugging Face order, and in llama.cpp's.
 //! Never: opens a file.
 
 use planner::architecture::{DecoderSpec, EMBEDDING, FINAL_NORM, Family, HEAD};
 
 /// The GGUF name of a Hugging Face tensor.
-pub(super) fn gguf(name: &str, family: Family) -> Option<String> {
+pub fn gguf(name: &str, family: Family) -> Option<String> {
     match name {
         EMBEDDING => return Some("token_embd.weight".into()),
         FINAL_NORM => return Some("output_norm.weight".into()),
@@ -37,7 +37,7 @@ pub(super) fn gguf(name: &str, family: Family) -> Option<String> {
 }
 
 /// Heads of a projection that is rotated afterwards (weight or bias of q and k), or `None`.
-pub(super) fn rotary_heads(name: &str, spec: &DecoderSpec) -> Option<usize> {
+pub fn rotary_heads(name: &str, spec: &DecoderSpec) -> Option<usize> {
     match name.rsplit('.').nth(1) {
         Some("q_proj") => Some(spec.n_heads),
         Some("k_proj") => Some(spec.n_kv_heads),
@@ -47,7 +47,7 @@ pub(super) fn rotary_heads(name: &str, spec: &DecoderSpec) -> Option<usize> {
 
 /// Undoes `permute` of llama.cpp's converter: it stores the two rotary halves of a head interleaved, row 2i from the first half and
 /// row 2i + 1 from the second.
-pub(super) fn unpermuted(data: &[f32], heads: usize, head_dim: usize) -> Vec<f32> {
+pub fn unpermuted(data: &[f32], heads: usize, head_dim: usize) -> Vec<f32> {
     let width = data.len() / (heads * head_dim);
     let mut out = Vec::with_capacity(data.len());
     for head in data.chunks_exact(head_dim * width) {
@@ -58,4 +58,32 @@ pub(super) fn unpermuted(data: &[f32], heads: usize, head_dim: usize) -> Vec<f32
         }
     }
     out
+}
+
+/// Does what [`unpermuted`] undoes: the rows of each head's two halves in turn.
+pub fn permuted(data: &[f32], heads: usize, head_dim: usize) -> Vec<f32> {
+    let width = data.len() / (heads * head_dim);
+    let mut out = Vec::with_capacity(data.len());
+    for head in data.chunks_exact(head_dim * width) {
+        let (first, second) = head.split_at(head.len() / 2);
+        for (first, second) in first.chunks_exact(width).zip(second.chunks_exact(width)) {
+            out.extend_from_slice(first);
+            out.extend_from_slice(second);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permuting_interleaves_the_halves_of_each_head_and_unpermuting_undoes_it() {
+        // Two heads of four rows of two numbers.
+        let data: Vec<f32> = (0..16).map(|n| n as f32).collect();
+        let there = permuted(&data, 2, 4);
+        assert_eq!(there[..8], [0.0, 1.0, 4.0, 5.0, 2.0, 3.0, 6.0, 7.0]);
+        assert_eq!(unpermuted(&there, 2, 4), data);
+    }
 }

@@ -7,6 +7,9 @@
 use super::{ConfigError, LAYERS_MAX, SUPPORTED_GGUF, checked, number, rope, short, within};
 use crate::architecture::{Activation, DecoderSpec, Family, LayerSpec, RopeScaling, RopeSpec};
 
+/// llama.cpp: every sixth layer of Gemma 3 sees everything where the file does not say.
+pub(super) const PATTERN_DEFAULT: usize = 6;
+
 /// One metadata value, reduced to what model descriptions use.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MetadataValue {
@@ -88,7 +91,7 @@ fn decoder(family: Family, window: Option<usize>, keys: &Keys, facts: &GgufFacts
     let ropes = keys.ropes(gemma && window.is_some(), head_dim, facts)?;
     // llama.cpp: every sixth layer of Gemma 3 is global unless the file says otherwise; a window of other families is
     // on every layer.
-    let pattern = keys.count("attention.sliding_window_pattern")?.unwrap_or(6);
+    let pattern = keys.count("attention.sliding_window_pattern")?.unwrap_or(PATTERN_DEFAULT);
     within("attention.sliding_window_pattern", pattern, LAYERS_MAX)?;
     let slides = |layer: usize| !gemma || !(layer + 1).is_multiple_of(pattern);
     let layer = |index: usize| {
@@ -121,7 +124,7 @@ fn decoder(family: Family, window: Option<usize>, keys: &Keys, facts: &GgufFacts
 }
 
 /// GGUF has no `query_pre_attn_scalar`: llama.cpp knows that the 27B Gemma 3 (62 layers) scales by hidden / heads.
-fn scale_width(gemma: bool, n_layers: usize, hidden: usize, n_heads: usize, head_dim: usize) -> usize {
+pub(super) fn scale_width(gemma: bool, n_layers: usize, hidden: usize, n_heads: usize, head_dim: usize) -> usize {
     match gemma && n_layers == 62 && n_heads > 0 {
         true => hidden / n_heads,
         false => head_dim,
