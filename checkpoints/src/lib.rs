@@ -7,7 +7,9 @@
 pub mod checkpoint;
 pub mod gguf;
 pub mod lock;
+pub mod merged;
 pub mod model_folder;
+pub mod narrow;
 pub mod peft;
 pub mod source;
 pub mod stream;

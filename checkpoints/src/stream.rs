@@ -25,6 +25,8 @@ pub enum Format {
     F32,
     /// bfloat16.
     Bf16,
+    /// 16-bit IEEE float; nothing beyond 65504.
+    F16,
     /// Bytes: codes of a quantised state.
     U8,
 }
@@ -34,8 +36,29 @@ impl Format {
     pub fn bytes(self) -> u64 {
         match self {
             Format::F32 => 4,
-            Format::Bf16 => 2,
+            Format::Bf16 | Format::F16 => 2,
             Format::U8 => 1,
+        }
+    }
+
+    /// As configuration files and command lines write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::F32 => "f32",
+            Format::Bf16 => "bf16",
+            Format::F16 => "f16",
+            Format::U8 => "u8",
+        }
+    }
+
+    /// The format of a stored tensor, if it is one of these.
+    pub(crate) fn of(dtype: Dtype) -> Option<Format> {
+        match dtype {
+            Dtype::F32 => Some(Format::F32),
+            Dtype::BF16 => Some(Format::Bf16),
+            Dtype::F16 => Some(Format::F16),
+            Dtype::U8 => Some(Format::U8),
+            _ => None,
         }
     }
 
@@ -43,6 +66,7 @@ impl Format {
         match self {
             Format::F32 => Dtype::F32,
             Format::Bf16 => Dtype::BF16,
+            Format::F16 => Dtype::F16,
             Format::U8 => Dtype::U8,
         }
     }
@@ -67,7 +91,8 @@ pub struct StreamedTensor<'a> {
 }
 
 impl StreamedTensor<'_> {
-    fn bytes(&self) -> u64 {
+    /// Bytes in the file.
+    pub(crate) fn bytes(&self) -> u64 {
         self.shape.iter().map(|&n| n as u64).product::<u64>() * self.format.bytes()
     }
 }

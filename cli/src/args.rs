@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::data::GenerateArguments;
 use crate::described::MachineArguments;
 use crate::doctor::DoctorArguments;
+use crate::export::ExportArguments;
 use crate::hardware::HardwareCommand;
 use crate::migrate::MigrateArguments;
 
@@ -50,6 +51,8 @@ pub enum Command {
         #[command(subcommand)]
         command: DataCommand,
     },
+    /// Write what a run trained as files that other programs load; read back and compared before they count
+    Export(ExportArguments),
     /// Turn an Axolotl or LLaMA-Factory YAML file into a recipe
     Migrate(MigrateArguments),
 }

@@ -10,6 +10,7 @@ mod bench_matmul;
 mod data;
 mod described;
 mod doctor;
+mod export;
 mod failure;
 mod hardware;
 mod io_profile;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         args::Command::Doctor(arguments) => doctor::print(&arguments),
         args::Command::Bench { command } => bench::print(&command),
         args::Command::Data { command } => data::run(&command),
+        args::Command::Export(arguments) => export::run(&arguments),
         args::Command::Migrate(arguments) => migrate::print(&arguments),
     };
     match result {

@@ -85,7 +85,7 @@ fn refuse_untrained(prepared: &Prepared) -> Result<(), Failure> {
 }
 
 fn job(prepared: Prepared, run_directory: PathBuf, resume: bool) -> Result<Job, Failure> {
-    let base_name = prepared.recipe.model.source.0.first().cloned().unwrap_or_default();
+    let base_name = prepare::base_name(&prepared.recipe);
     let token_cache = prepare::token_cache().or_input()?;
     Ok(Job { plan: prepared.plan, weights: prepared.weights, run_directory, resume, base_name, token_cache })
 }

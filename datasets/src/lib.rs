@@ -53,6 +53,6 @@ pub use order::OrderError;
 pub use packing::efficiency;
 pub use prepare::{Count, Duplicate, Fault, Prepared, Progress, Refused, Report, Request, SourceReport};
 pub use row_error::RowError;
-pub use text_stream::TextStream;
 pub use serving::{GoTemplate, ServedTemplate};
+pub use text_stream::TextStream;
 pub use tokenizer::{Encoded, Tokenizer};

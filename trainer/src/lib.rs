@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod evaluate;
 mod events;
+pub mod export;
 pub mod gguf;
 mod layout;
 mod learner;

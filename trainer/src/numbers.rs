@@ -72,7 +72,10 @@ impl<'a> Numbers<'a> {
     }
 }
 
+/// What stands before a trained tensor's name in a checkpoint.
+pub(crate) const PARAMETER: &str = "parameter.";
+
 /// What a checkpoint calls a trained tensor.
 pub(crate) fn stored(name: &str) -> String {
-    format!("parameter.{name}")
+    format!("{PARAMETER}{name}")
 }

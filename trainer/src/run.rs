@@ -12,6 +12,7 @@ use burn::tensor::Device;
 use checkpoints::checkpoint::Restored;
 use checkpoints::weights::Weights;
 use datasets::{Batches, DataError, Prepared, Request, Step, Tokenizer};
+use offload::durable::publish_file;
 use offload::store::Store;
 use planner::plan::{Duration, Plan};
 
@@ -109,6 +110,7 @@ impl Run {
         };
         let decided = survive::fingerprint(&plan, &prepared.address);
         let kept = if resume { Some(survive::find(&directory, &decided, events)?) } else { None };
+        let rows = serde_json::to_vec_pretty(&prepared.report).expect("counts and names serialise");
         let batches = batches(&plan, prepared)?;
         let steps = steps_of(&plan, &batches);
         kernels::memory::give_back_small();
@@ -123,6 +125,7 @@ impl Run {
         });
         let store = learner.tiers.nvme.as_ref();
         let traffic = Traffic::start(&plan, &learner.parameters, store, standing.nvme_written_bytes)?;
+        publish_file(&directory.join("data.json"), &rows)?;
         let metrics = Metrics::open(&directory, standing.step, plan.log.tensorboard)?;
         Ok(Run {
             plan,
