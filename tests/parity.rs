@@ -92,7 +92,7 @@ pub fn logits(engine: &Engine, batch: &Batch) -> Vec<f32> {
     engine.residency.outer().logits(hidden, &rows).into_data().convert::<f32>().iter::<f32>().collect()
 }
 
-fn largest_difference(ours: &[f32], theirs: &[f32]) -> f32 {
+pub fn largest_difference(ours: &[f32], theirs: &[f32]) -> f32 {
     assert_eq!(ours.len(), theirs.len());
     ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }

@@ -62,6 +62,17 @@ pub fn plan(model: &Path, set: &[&str]) -> (Weights, Plan) {
     (weights, plan)
 }
 
+/// A learner in f32 that goes on from an adapter of all layers.
+pub fn adapted(model: &Path, adapter: &Path) -> Learner {
+    let config = checkpoints::peft::read_adapter(adapter).unwrap().config;
+    let set = [
+        format!("method.rank={}", config.rank),
+        format!("method.alpha={}", config.alpha),
+        format!("method.start_from=\"{}\"", adapter.display()),
+    ];
+    learner(&plan(model, &set.each_ref().map(String::as_str)))
+}
+
 /// The learner of a plan, fresh, on the CPU.
 pub fn learner((weights, plan): &(Weights, Plan)) -> Learner {
     let device = trainer::device(DeviceChoice::Cpu).unwrap();

@@ -219,13 +219,14 @@ fn a_full_disk_ends_the_run_with_one_line_and_keeps_what_was_there() {
 }
 
 /// A file system of 1 MiB, unmounted on drop.
-struct SmallDisk {
-    path: PathBuf,
+pub struct SmallDisk {
+    /// Where it is mounted.
+    pub path: PathBuf,
     _folder: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    fn mount() -> Option<SmallDisk> {
+    pub fn mount() -> Option<SmallDisk> {
         let folder = tempfile::tempdir().unwrap();
         let path: &Path = folder.path();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(path).output();

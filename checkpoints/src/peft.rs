@@ -117,7 +117,7 @@ pub fn factor_name(module_path: &str, factor: Factor) -> String {
 }
 
 impl AdapterConfig {
-    /// Factor on the product of the factors.
+    /// Factor on `B A`: `alpha / rank`, or `alpha / sqrt(rank)` with rsLoRA.
     pub fn scale(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.rank_stabilized { rank.sqrt() } else { rank }
@@ -210,17 +210,52 @@ fn refuse_features(map: &Map<String, Value>) -> Result<(), String> {
 ///
 /// Tensor names are checked to be PEFT's ([`factor_name`]), since PEFT ignores all others without an error.
 pub fn write_adapter(folder: &Path, config: &AdapterConfig, tensors: &[AdapterTensor]) -> Result<(), PeftError> {
+    let staging = staging_folder(folder)?;
+    stage_adapter(&staging, config, tensors)?;
+    Ok(publish_directory(&staging, folder)?)
+}
+
+/// Fills a staging folder; the caller publishes it. Names are checked as by [`write_adapter`].
+pub fn stage_adapter(staging: &Path, config: &AdapterConfig, tensors: &[AdapterTensor]) -> Result<(), PeftError> {
     for tensor in tensors {
         check_factor(config.rank, &tensor.name, &tensor.shape).map_err(|problem| PeftError::Tensor {
-            path: folder.join(MODEL),
+            path: staging.join(MODEL),
             name: tensor.name.clone(),
             problem,
         })?;
     }
-    let staging = staging_folder(folder)?;
     write_synced(&staging.join(MODEL), tensors)?;
-    write_staged(&staging.join(CONFIG), config.to_json().as_bytes())?;
-    Ok(publish_directory(&staging, folder)?)
+    Ok(write_staged(&staging.join(CONFIG), config.to_json().as_bytes())?)
+}
+
+impl Adapter {
+    /// What `target_modules` must say for exactly these layers: leaf names where every one of `n_layers` blocks has them, else whole paths.
+    /// A leaf name alone would make PEFT adapt the other blocks too, at random.
+    pub fn target_modules(&self, n_layers: usize) -> Vec<String> {
+        let mut leaves: BTreeMap<&str, usize> = BTreeMap::new();
+        for module in self.pairs.keys() {
+            *leaves.entry(module.rsplit('.').next().unwrap_or(module)).or_default() += 1;
+        }
+        if leaves.values().any(|&layers| layers != n_layers) {
+            return self.pairs.keys().cloned().collect();
+        }
+        // As the recipe or the file named them, where those are leaves.
+        let named = &self.config.target_modules;
+        let same = named.len() == leaves.len() && named.iter().all(|name| leaves.contains_key(name.as_str()));
+        if same { named.clone() } else { leaves.keys().map(|leaf| leaf.to_string()).collect() }
+    }
+
+    /// Every factor under PEFT's name, sorted by module.
+    pub fn tensors(&self) -> Vec<AdapterTensor<'_>> {
+        let mut tensors = Vec::with_capacity(2 * self.pairs.len());
+        for (module, pair) in &self.pairs {
+            for (kind, tensor) in [(Factor::A, &pair.a), (Factor::B, &pair.b)] {
+                let name = factor_name(module, kind);
+                tensors.push(AdapterTensor { name, shape: tensor.shape.clone(), data: &tensor.data });
+            }
+        }
+        tensors
+    }
 }
 
 /// Module path and factor of a PEFT tensor name, its shape checked against the rank.
@@ -251,12 +286,17 @@ pub fn read_adapter(folder: &Path) -> Result<Adapter, PeftError> {
     let path = folder.join(CONFIG);
     let text = std::fs::read_to_string(&path).map_err(|source| PeftError::Io { path: path.clone(), source })?;
     let config = AdapterConfig::from_json(&text).map_err(|problem| PeftError::Config { path, problem })?;
-    let path = folder.join(MODEL);
-    let file = TensorFile::open(&path)?;
+    adapter_of(config, &TensorFile::open(&folder.join(MODEL))?, "")
+}
+
+/// The adapter that those tensors of a file make whose names begin with `prefix` before PEFT's own; every A must have its B.
+pub fn adapter_of(config: AdapterConfig, file: &TensorFile, prefix: &str) -> Result<Adapter, PeftError> {
+    let path = file.path().to_path_buf();
     let mut halves: BTreeMap<String, [Option<HostTensor>; 2]> = BTreeMap::new();
     for (name, shape) in file.tensors() {
+        let Some(own) = name.strip_prefix(prefix) else { continue };
         let refused = |problem| PeftError::Tensor { path: path.clone(), name: name.to_string(), problem };
-        let (module, factor) = check_factor(config.rank, name, shape).map_err(refused)?;
+        let (module, factor) = check_factor(config.rank, own, shape).map_err(refused)?;
         halves.entry(module).or_default()[factor as usize] = Some(file.read(name)?);
     }
     if halves.is_empty() {

@@ -23,6 +23,8 @@ pub enum Format {
     F32,
     /// bfloat16.
     Bf16,
+    /// 16-bit IEEE float; nothing beyond 65504.
+    F16,
     /// Bytes: codes of a quantised state.
     U8,
 }
@@ -32,8 +34,29 @@ impl Format {
     pub fn bytes(self) -> u64 {
         match self {
             Format::F32 => 4,
-            Format::Bf16 => 2,
+            Format::Bf16 | Format::F16 => 2,
             Format::U8 => 1,
+        }
+    }
+
+    /// As configuration files and command lines write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::F32 => "f32",
+            Format::Bf16 => "bf16",
+            Format::F16 => "f16",
+            Format::U8 => "u8",
+        }
+    }
+
+    /// The format of a stored tensor, if it is one of these.
+    pub(crate) fn of(dtype: Dtype) -> Option<Format> {
+        match dtype {
+            Dtype::F32 => Some(Format::F32),
+            Dtype::BF16 => Some(Format::Bf16),
+            Dtype::F16 => Some(Format::F16),
+            Dtype::U8 => Some(Format::U8),
+            _ => None,
         }
     }
 
@@ -41,6 +64,7 @@ impl Format {
         match self {
             Format::F32 => Dtype::F32,
             Format::Bf16 => Dtype::BF16,
+            Format::F16 => Dtype::F16,
             Format::U8 => Dtype::U8,
         }
     }

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use offload::map::{MapError, MappedFile, map_file};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 
-use crate::stream::{PIECE_BYTES, write_streamed};
+use crate::stream::{Format, PIECE_BYTES, write_streamed};
 use offload::durable::DurableError;
 
 /// A tensor in host memory, row-major.
@@ -109,9 +109,24 @@ impl TensorFile {
         Ok(TensorFile { path: path.to_path_buf(), map, entries })
     }
 
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Names and shapes.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
+    }
+
+    /// A tensor's shape, if the file holds it.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// A tensor's number format, if the file holds it in one that is written here.
+    pub fn format(&self, name: &str) -> Option<Format> {
+        self.entries.get(name).and_then(|entry| Format::of(entry.dtype))
     }
 
     /// Size of the file.

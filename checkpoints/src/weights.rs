@@ -13,10 +13,11 @@ mod tests;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use planner::architecture::DecoderSpec;
+use planner::architecture::{DecoderSpec, Family};
 use planner::config::{ConfigError, GgufFacts, MetadataValue, from_gguf};
 
 use crate::gguf::{self, Array, FileError, Value};
+use crate::stream::Format;
 use crate::tensors::TensorsError;
 
 pub use crate::tensors::HostTensor;
@@ -160,6 +161,20 @@ impl Weights {
                 };
                 Ok(HostTensor { shape: shape.clone(), data })
             }
+        }
+    }
+
+    /// What this model's files hold more in a tensor than Hugging Face's would: llama.cpp's converter adds the 1 of Gemma's `1 + w`.
+    pub fn norm_excess(&self, name: &str) -> f32 {
+        let holds_more = self.gguf().is_some() && self.spec.family == Family::Gemma3;
+        if holds_more && name.ends_with("norm.weight") { 1.0 } else { 0.0 }
+    }
+
+    /// The number format that a tensor is stored in; `None` for GGUF's, and for names outside the model.
+    pub fn format(&self, name: &str) -> Option<Format> {
+        match &self.files {
+            Files::Folder(folder) => folder.format(name),
+            Files::Gguf { .. } => None,
         }
     }
 

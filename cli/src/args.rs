@@ -15,6 +15,7 @@ use crate::data::GenerateArguments;
 use crate::described::MachineArguments;
 use crate::doctor::DoctorArguments;
 use crate::eval::EvalArguments;
+use crate::export::ExportArguments;
 use crate::hardware::HardwareCommand;
 use crate::migrate::MigrateArguments;
 
@@ -64,6 +65,8 @@ pub enum Command {
         #[command(subcommand)]
         command: CheckpointsCommand,
     },
+    /// Write what a run trained as files that other programs load; read back and compared before they count
+    Export(ExportArguments),
     /// Turn an Axolotl or LLaMA-Factory YAML file into a recipe
     Migrate(MigrateArguments),
     /// One page for the browser: curves, memory and time against the plan, answers, recipe; several runs side by side

@@ -13,6 +13,7 @@ mod data;
 mod described;
 mod doctor;
 mod eval;
+mod export;
 mod failure;
 mod hardware;
 mod io_profile;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         args::Command::Bench { command } => bench::print(&command),
         args::Command::Data { command } => data::run(&command),
         args::Command::Checkpoints { command } => checkpoint::run(&command),
+        args::Command::Export(arguments) => export::run(&arguments),
         args::Command::Migrate(arguments) => migrate::print(&arguments),
         args::Command::Chat(arguments) => chat::run(&arguments),
         args::Command::Eval(arguments) => eval::print(&arguments),

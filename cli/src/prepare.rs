@@ -59,6 +59,15 @@ pub fn prepare(recipe: &Recipe) -> Result<Prepared, Failure> {
     planned(recipe, open(recipe)?, io_profile::known(recipe))
 }
 
+/// The recipe's model as other programs would look for it: `owner/name` of a hub's model, else the place itself.
+pub fn base_name(recipe: &Recipe) -> String {
+    let first = recipe.model.source.0.first().cloned().unwrap_or_default();
+    match Place::parse(&first) {
+        Ok(Place::Hub { repo, file: None, .. }) => repo,
+        _ => first,
+    }
+}
+
 /// Fetches and opens the model.
 pub fn open(recipe: &Recipe) -> Result<Weights, Failure> {
     Weights::open(&fetch(recipe)?).or_input()

@@ -50,7 +50,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let directory = RunDirectory::open(&folder, &prepared)?;
     let planned = prepared.plan.clone();
     let (mut step_ms, mut data) = (Vec::new(), Vec::new());
-    let base_name = prepared.recipe.model.source.0.first().cloned().unwrap_or_default();
+    let base_name = prepare::base_name(&prepared.recipe);
     let job = Job {
         recipe: prepared.recipe.to_toml(),
         plan: prepared.plan,

@@ -17,7 +17,7 @@ use crate::architecture::DecoderSpec;
 pub use gguf::{GgufFacts, MetadataValue, from_gguf};
 pub use hf::from_hf;
 pub use to_gguf::{GgufDescription, to_gguf};
-pub use to_hf::to_hf;
+pub use to_hf::{to_hf, with_dtype};
 
 /// `architectures` entries of a `config.json` that are understood.
 pub const SUPPORTED_ARCHITECTURES: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, \

@@ -15,6 +15,7 @@ mod engine;
 mod error;
 mod evaluate;
 mod events;
+pub mod export;
 mod gate;
 pub mod gguf;
 mod layout;

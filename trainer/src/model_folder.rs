@@ -3,19 +3,15 @@
 //! In:    the trained parameters, the files of the base for what was frozen.
 //! Out:   `model/` in the run directory: safetensors in the planned precision, config and tokenizer.
 //! Never: holds more than one frozen tensor in memory.
-//!
-//! Gemma's norms multiply by `1 + w`. Its Hugging Face files hold `w`, its GGUF files `1 + w`: llama.cpp's converter adds the 1, and what
-//! was trained from such a file is written without it.
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use checkpoints::model_folder::{SideFile, side_files, write_model};
+use checkpoints::narrow::{narrow, whole};
 use checkpoints::stream::{Fill, Format, StreamedTensor};
 use checkpoints::weights::Weights;
-use half::bf16;
-use planner::architecture::Family;
-use planner::config::to_hf;
+use datasets::Tokenizer;
+use planner::config::{to_hf, with_dtype};
 use planner::plan::{Plan, Precision};
 
 use crate::error::TrainError;
@@ -37,17 +33,21 @@ pub(crate) fn export_model(
     };
     let mut tensors = Vec::new();
     for (name, shape) in weights.spec().tensors() {
-        let offset = norm_offset(weights, &name);
+        let offset = weights.norm_excess(&name);
         let fill: Fill<'_> = match trained(parameters, &name) {
             Some((number, slot)) => {
                 let written = Written { format, offset };
                 Box::new(move |at, out| Ok(from_masters(parameters, (number, slot), written, at, out)?))
             }
-            None => from_files(weights, name.clone(), format),
+            None => {
+                let name = name.clone();
+                whole(format, move || Ok(weights.read(&name)?.data))
+            }
         };
         tensors.push(StreamedTensor { name, shape, format, fill });
     }
-    write_model(&folder, tensors, &files_beside(weights, format)?)?;
+    let tokenizer = weights.gguf().map(|_| crate::load::tokenizer(weights)).transpose()?;
+    write_model(&folder, tensors, &files_beside(weights, format, tokenizer.as_ref())?)?;
     Ok(folder)
 }
 
@@ -56,12 +56,6 @@ fn trained<'a>(parameters: &'a Parameters, name: &str) -> Option<(usize, &'a Slo
     groups
         .flat_map(|(number, group)| group.slots.iter().map(move |slot| (number, slot)))
         .find(|(_, slot)| slot.name == name)
-}
-
-/// What the files hold more than the trained tensor.
-fn norm_offset(weights: &Weights, name: &str) -> f32 {
-    let holds_more = weights.gguf().is_some() && weights.spec().family == Family::Gemma3;
-    if holds_more && name.ends_with("norm.weight") { 1.0 } else { 0.0 }
 }
 
 /// How a trained tensor is written.
@@ -78,68 +72,51 @@ fn from_masters(
     Written { format, offset }: Written,
     at: u64,
     out: &mut [u8],
-) -> Result<(), TrainError> {
-    let first = slot.start + at / format.bytes();
-    let group = parameters.group(number);
-    if format == Format::F32 && offset == 0.0 {
-        return Ok(group.parameters.read(first, out)?);
-    }
+) -> Result<(), checkpoints::stream::SourceError> {
+    let first = at / format.bytes();
     let mut values = vec![0.0f32; out.len() / format.bytes() as usize];
-    group.parameters.read(first, bytemuck::cast_slice_mut(&mut values))?;
-    values.iter_mut().for_each(|value| *value -= offset);
-    match format {
-        Format::F32 => out.copy_from_slice(bytemuck::cast_slice(&values)),
-        _ => narrow(&values, out),
+    parameters.group(number).parameters.read(slot.start + first, bytemuck::cast_slice_mut(&mut values))?;
+    if offset != 0.0 {
+        values.iter_mut().for_each(|value| *value -= offset);
     }
-    Ok(())
+    Ok(narrow(&values, first, format, out)?)
 }
 
-fn narrow(values: &[f32], out: &mut [u8]) {
-    for (value, bytes) in values.iter().zip(out.as_chunks_mut::<2>().0) {
-        *bytes = bf16::from_f32(*value).to_le_bytes();
-    }
-}
-
-/// A frozen tensor: read when its first piece is asked for, forgotten after its last.
-fn from_files<'a>(weights: &'a Weights, name: String, format: Format) -> Fill<'a> {
-    let held = RefCell::new(Vec::new());
-    Box::new(move |at, out| {
-        let mut held = held.borrow_mut();
-        if at == 0 {
-            let data = weights.read(&name)?.data;
-            *held = match format {
-                Format::F32 => bytemuck::cast_slice(&data).to_vec(),
-                _ => {
-                    let mut bytes = vec![0u8; data.len() * 2];
-                    narrow(&data, &mut bytes);
-                    bytes
-                }
-            };
-        }
-        let end = at as usize + out.len();
-        out.copy_from_slice(&held[at as usize..end]);
-        if end == held.len() {
-            *held = Vec::new();
-        }
-        Ok(())
-    })
-}
-
-/// Config and tokenizer: those of the base's folder, or made from what its GGUF file says.
-fn files_beside(weights: &Weights, format: Format) -> Result<Vec<SideFile>, TrainError> {
+/// Config and tokenizer for weights in `format`: those of the base's folder, or made from what its GGUF file says. `tokenizer` is that of a GGUF file.
+pub(crate) fn files_beside(
+    weights: &Weights,
+    format: Format,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Vec<SideFile>, TrainError> {
+    let pretty = |value: &serde_json::Value| format!("{value:#}\n").into_bytes();
+    let file = |name: &str, bytes: Vec<u8>| SideFile { name: name.to_string(), bytes };
     if let Some(folder) = weights.folder() {
-        return Ok(side_files(folder)?);
+        let mut files = side_files(folder)?;
+        for config in files.iter_mut().filter(|file| file.name == "config.json") {
+            let text = String::from_utf8_lossy(&config.bytes);
+            config.bytes = pretty(&with_dtype(&text, weights.spec(), dtype(format)));
+        }
+        return Ok(files);
     }
-    let dtype = if format == Format::Bf16 { "bfloat16" } else { "float32" };
-    let tokenizer = crate::load::tokenizer(weights)?;
-    let mut config = to_hf(weights.spec(), dtype);
+    let mut config = to_hf(weights.spec(), dtype(format));
+    let Some(tokenizer) = tokenizer else { return Ok(vec![file("config.json", pretty(&config))]) };
     config["bos_token_id"] = tokenizer.bos().into();
     config["eos_token_id"] = tokenizer.eos().first().copied().into();
-    let file = |name: &str, text: String| SideFile { name: name.to_string(), bytes: text.into_bytes() };
-    let pretty = |value: &serde_json::Value| serde_json::to_string_pretty(value).expect("a JSON value is text");
+    let generation = serde_json::json!({ "bos_token_id": tokenizer.bos(), "eos_token_id": tokenizer.eos() });
     Ok(vec![
         file("config.json", pretty(&config)),
-        file("tokenizer.json", tokenizer.to_json()?),
+        file("generation_config.json", pretty(&generation)),
+        file("tokenizer.json", tokenizer.to_json()?.into_bytes()),
         file("tokenizer_config.json", pretty(&tokenizer.config())),
     ])
+}
+
+/// As torch names it.
+fn dtype(format: Format) -> &'static str {
+    match format {
+        Format::F32 => "float32",
+        Format::Bf16 => "bfloat16",
+        Format::F16 => "float16",
+        Format::U8 => unreachable!("a model's weights are numbers"),
+    }
 }

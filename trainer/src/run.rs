@@ -11,6 +11,7 @@ use std::time::Instant;
 use checkpoints::checkpoint::Reason;
 use checkpoints::weights::Weights;
 use datasets::{Batches, DataError, Prepared, Request, Step, Tokenizer};
+use offload::durable::publish_file;
 use offload::store::Store;
 use planner::plan::{Duration, Plan};
 
@@ -115,6 +116,7 @@ impl Run {
         let model = weights.fingerprint();
         let decided = survive::fingerprint(&plan, &prepared.address, &model);
         let beginning = Beginning::find(&directory, resume, from.as_deref(), &decided, events)?;
+        let rows = serde_json::to_vec_pretty(&prepared.report).expect("counts and names serialise");
         let batches = batches(&plan, prepared)?;
         let steps = steps_of(&plan, &batches);
         kernels::memory::give_back_small();
@@ -133,6 +135,7 @@ impl Run {
             // Before lines of metrics are cut: a kill between the two must not leave a checkpoint without its history.
             survive::set_later_aside(&directory, step, events)?;
         }
+        publish_file(&directory.join("data.json"), &rows)?;
         let metrics = Metrics::open(&directory, standing.step, plan.log.tensorboard)?;
         let origin = Origin { recipe, decided, model, started_from: beginning.started_from() };
         let saving = Saving::new(&directory, &plan, learner.parameters.clone(), save_asked, origin);

@@ -137,16 +137,21 @@ pub(crate) fn export(
     }
 }
 
-fn export_adapter(run: &Path, plan: &LoraPlan, base: &str, parameters: &Parameters) -> Result<PathBuf, TrainError> {
-    let folder = run.join(ADAPTER_FOLDER);
-    let config = AdapterConfig {
-        base_model: Some(base.to_string()),
+/// What PEFT must know of a run's adapter.
+pub(crate) fn adapter_config(plan: &LoraPlan, base_model: Option<String>) -> AdapterConfig {
+    AdapterConfig {
+        base_model,
         rank: plan.rank,
         alpha: plan.alpha,
         dropout: plan.dropout,
         target_modules: plan.targets.iter().map(|target| target.leaf().to_string()).collect(),
         rank_stabilized: plan.rank_stabilized,
-    };
+    }
+}
+
+fn export_adapter(run: &Path, plan: &LoraPlan, base: &str, parameters: &Parameters) -> Result<PathBuf, TrainError> {
+    let folder = run.join(ADAPTER_FOLDER);
+    let config = adapter_config(plan, Some(base.to_string()));
     let mut values = Vec::new();
     for (number, group) in parameters.layout().iter().enumerate() {
         for slot in &group.slots {

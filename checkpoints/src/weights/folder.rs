@@ -11,12 +11,12 @@ use planner::architecture::{DecoderSpec, Family};
 use planner::config::from_hf;
 
 use super::{HostTensor, WeightsError};
+use crate::model_folder::{INDEX, SINGLE};
+use crate::stream::Format;
 use crate::tensors::TensorFile;
 
 /// Largest `config.json` or index that is read; real ones stay under 10 MB.
 const JSON_BYTES_MAX: u64 = 64 << 20;
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -67,6 +67,11 @@ impl Folder {
 
     pub(super) fn shards(&self) -> &[TensorFile] {
         &self.shards
+    }
+
+    pub(super) fn format(&self, name: &str) -> Option<Format> {
+        let place = self.places.get(name)?;
+        self.shards[place.shard].format(&place.stored_name)
     }
 
     pub(super) fn bytes(&self) -> u64 {

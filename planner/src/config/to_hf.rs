@@ -58,6 +58,33 @@ pub fn to_hf(spec: &DecoderSpec, dtype: &str) -> Value {
     config
 }
 
+/// A `config.json` for the same network in another number format: every key as the file has it but `dtype`, in the spelling that it uses.
+///
+/// Only the text decoder of a multimodal model is trained and written, so its file is written anew, with its token ids.
+pub fn with_dtype(config_json: &str, spec: &DecoderSpec, dtype: &str) -> Value {
+    let mut config: Value = serde_json::from_str(config_json).unwrap_or_default();
+    if let Some(text) = config.get("text_config") {
+        let mut alone = to_hf(spec, dtype);
+        for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+            if let Some(value) = config.get(key).or_else(|| text.get(key)) {
+                alone[key] = value.clone();
+            }
+        }
+        return alone;
+    }
+    let Some(keys) = config.as_object_mut() else { return to_hf(spec, dtype) };
+    let spellings = ["dtype", "torch_dtype"];
+    if !spellings.iter().any(|&key| keys.contains_key(key)) {
+        keys.insert("torch_dtype".into(), dtype.into());
+    }
+    for key in spellings {
+        if let Some(value) = keys.get_mut(key) {
+            *value = dtype.into();
+        }
+    }
+    config
+}
+
 fn rope(keys: &mut Map<String, Value>, rope: Option<&RopeSpec>) {
     let Some(rope) = rope else { return };
     keys.insert("rope_theta".into(), json!(rope.theta));
@@ -108,5 +135,34 @@ mod tests {
             let spec = from_hf(&text).unwrap();
             assert_eq!(from_hf(&to_hf(&spec, "float32").to_string()).unwrap(), spec, "{family}");
         }
+    }
+
+    #[test]
+    fn another_number_format_changes_no_other_key_and_keeps_the_spelling() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+        for (family, spelling) in [("llama", "torch_dtype"), ("smollm2", "dtype")] {
+            let text = std::fs::read_to_string(folder.join(family).join("config.json")).unwrap();
+            let mut before: Value = serde_json::from_str(&text).unwrap();
+            let after = with_dtype(&text, &from_hf(&text).unwrap(), "float32");
+            assert_eq!(after[spelling], "float32");
+            before[spelling] = "float32".into();
+            assert_eq!(after, before, "{family}");
+        }
+    }
+
+    #[test]
+    fn the_text_part_of_a_multimodal_model_is_described_alone() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+        let text: Value =
+            serde_json::from_str(&std::fs::read_to_string(folder.join("gemma3/config.json")).unwrap()).unwrap();
+        let whole = json!({
+            "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text,
+            "vision_config": {}, "eos_token_id": [1, 106],
+        });
+        let spec = from_hf(&whole.to_string()).unwrap();
+        let alone = with_dtype(&whole.to_string(), &spec, "bfloat16");
+        assert_eq!(alone["architectures"], json!(["Gemma3ForCausalLM"]));
+        assert_eq!((&alone["eos_token_id"], &alone["bos_token_id"]), (&json!([1, 106]), &json!(2)));
+        assert_eq!(from_hf(&alone.to_string()).unwrap(), spec);
     }
 }
