@@ -4,7 +4,7 @@
 set -eu
 seconds=${1:?usage: fuzz/run.sh SECONDS}
 cd "$(dirname "$0")"
-targets="jsonl json csv tsv parquet arrow text compressed shapes"
+targets="jsonl json csv tsv parquet arrow text compressed shapes template"
 build=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TARGET_DIR="$build"
 host=$(rustc -vV | sed -n 's/^host: //p')

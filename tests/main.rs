@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bigger_than_memory;
+mod checkpoints;
 mod cli;
 mod control_group;
 mod data;
@@ -14,13 +15,16 @@ mod export;
 mod export_gguf;
 mod export_refused;
 mod gguf_export;
+mod killed_anywhere;
 mod memory_grid;
 mod offload;
 mod parity;
 mod plan_cli;
 mod plan_show;
 mod plans;
+mod report;
 mod smollm2;
 mod survival;
+mod talk;
 mod tidy;
 mod tiers;

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use crate::parity::fixture;
 
-struct Runs {
+/// A recipe for the tiny model, and runs of it.
+pub struct Runs {
     folder: tempfile::TempDir,
 }
 
 impl Runs {
-    fn new(steps: u64) -> Runs {
+    pub fn new(steps: u64) -> Runs {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
             r#"name = "tiny"
@@ -59,7 +60,7 @@ max_new_tokens = 8
         Runs { folder }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -71,17 +72,23 @@ max_new_tokens = 8
         command
     }
 
-    fn succeeds(&self, output: &str, more: &[&str]) -> String {
+    pub fn succeeds(&self, output: &str, more: &[&str]) -> String {
         let result = self.command(output, more).output().unwrap();
         assert_eq!(result.status.code(), Some(0), "{}", String::from_utf8_lossy(&result.stderr));
         String::from_utf8(result.stdout).unwrap()
     }
 
-    /// (step, loss) of every step line.
-    fn losses(&self, output: &str) -> Vec<(u64, f64)> {
+    /// Every step line.
+    pub fn steps_of(&self, output: &str) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(self.path(output).join("metrics.jsonl")).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        lines.filter_map(|line| Some((line["step"].as_u64()?, line["loss"].as_f64()?))).collect()
+        lines.filter(|line| line["loss"].is_number()).collect()
+    }
+
+    /// (step, loss) of every step line.
+    fn losses(&self, output: &str) -> Vec<(u64, f64)> {
+        let lines = self.steps_of(output);
+        lines.iter().filter_map(|line| Some((line["step"].as_u64()?, line["loss"].as_f64()?))).collect()
     }
 
     fn adapter(&self, output: &str) -> Vec<u8> {

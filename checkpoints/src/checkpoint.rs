@@ -1,84 +1,58 @@
-//! Checkpoints of a run: `checkpoints/step-000100/` with `state.safetensors` and a manifest that vouches for it.
+//! Checkpoints of a run: `checkpoints/step-000100/` with the state, the recipe, and a manifest that vouches for both.
 //!
 //! In:    named tensors and the position of a run.
 //! Out:   a folder that is complete or absent; on the way back, every byte compared with the manifest's digests.
 //! Never: hands out a damaged state; removes the last complete checkpoint.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use offload::durable::{publish_directory, publish_file, put_back, remove_folder, staging_folder, write_staged};
 use serde::{Deserialize, Serialize};
 
-use crate::source::digest_of_file;
-use crate::stream::{StreamedTensor, write_streamed};
-use crate::tensors::{TensorFile, TensorsError};
-use offload::durable::{DurableError, publish_directory, remove_folder, staging_folder, write_staged};
+use crate::stream::{StreamedTensor, write_in_order};
+use crate::tensors::TensorFile;
 
+mod error;
+mod manifest;
+#[cfg(test)]
+mod power_cut_tests;
+mod retention;
 #[cfg(test)]
 mod tests;
 
+pub use error::CheckpointError;
+pub use manifest::{Facts, FileRecord, Manifest, Reason, quick_look, verify};
+pub use retention::{Retention, prune, remove, set_aside_after, superseded, surplus};
+
+use manifest::{MANIFEST, RECIPE, STATE};
+
 const FOLDER: &str = "checkpoints";
-const MANIFEST: &str = "manifest.json";
-const STATE: &str = "state.safetensors";
-const VERSION: u32 = 1;
-/// A manifest holds two losses a step at most; 64 MB are millions of steps.
-const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a tensor asked for at once. A state is written while training goes on: what this takes comes on top of everything.
+const PIECE_BYTES: usize = 1 << 20;
 
-/// Why a checkpoint cannot be written or read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CheckpointError {
-    /// It could not be published.
-    #[error(transparent)]
-    Durable(#[from] DurableError),
-    /// A folder or file that the system refuses.
-    #[error("{path}: cannot be read: {source}", path = path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A checkpoint that is not what its manifest says.
-    #[error("{path}: checkpoint is damaged or incomplete: {reason}", path = path.display())]
-    Damaged {
-        /// The checkpoint.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A state that must not be kept.
-    #[error("step {step}: the loss {loss} is not finite; the state is not kept")]
-    NotFinite {
-        /// The step.
-        step: u64,
-        /// The loss.
-        loss: f64,
-    },
-    /// The state's tensor file is damaged.
-    #[error(transparent)]
-    Tensors(#[from] TensorsError),
-}
-
-/// Where a run stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Where a run stands. A step is atomic: a state is only ever saved between two of them, never between two micro-batches.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
     /// Optimizer updates done.
     pub step: u64,
+    /// Updates of the whole run.
+    pub steps: u64,
     /// Pass over the data.
     pub epoch: u64,
-    /// Rows of this pass that are done.
+    /// Steps of this pass that are done: with `seed` and `epoch` the cursor in the data, since the order of rows is a function of those.
     pub position_in_epoch: u64,
+    /// Micro-batches added up for the next update: always 0.
+    pub micro_batches_done: u64,
     /// Seed of the run.
     pub seed: u64,
-    /// Identifies the plan that made the state; a resume with another plan is refused by the caller.
+    /// Identifies the plan that made the state, as JSON; a resume with another plan is refused by the caller.
     pub plan_fingerprint: String,
     /// Losses of the last steps, oldest first.
     pub losses: Vec<f64>,
+    /// Bytes of `metrics.jsonl` that belong to the steps done: where the history of losses stands.
+    pub metrics_bytes: u64,
     /// Bytes that the run has written to NVMe tiers.
-    #[serde(default)]
     pub nvme_written_bytes: u64,
 }
 
@@ -86,7 +60,11 @@ pub struct Position {
 pub struct State<'a> {
     /// Where the run stands.
     pub position: Position,
-    /// The tensors, read where they are while the file is written.
+    /// Where it came from.
+    pub facts: Facts,
+    /// The resolved recipe, TOML.
+    pub recipe: String,
+    /// The tensors in the order of the file, read where they are while it is written.
     pub tensors: Vec<StreamedTensor<'a>>,
 }
 
@@ -97,6 +75,8 @@ pub struct Restored {
     pub path: PathBuf,
     /// Where the run stood.
     pub position: Position,
+    /// Where it came from.
+    pub facts: Facts,
     /// The tensors, mapped.
     pub tensors: TensorFile,
 }
@@ -106,7 +86,7 @@ pub struct Restored {
 pub struct Damaged {
     /// Its folder.
     pub path: PathBuf,
-    /// What is wrong.
+    /// What is wrong, with the folder's name.
     pub reason: String,
 }
 
@@ -119,171 +99,121 @@ pub struct Found {
     pub damaged: Vec<Damaged>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Manifest {
-    format_version: u32,
-    position: Position,
-    files: Vec<FileRecord>,
-    /// SHA-256 of this manifest with this field empty.
-    checksum: String,
+/// A finished save.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// The checkpoint.
+    pub path: PathBuf,
+    /// Bytes of its files.
+    pub bytes: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileRecord {
-    name: String,
-    bytes: u64,
-    sha256: String,
-}
-
-impl Manifest {
-    fn text(&self) -> String {
-        let text = serde_json::to_string_pretty(self).expect("a struct of numbers and strings is always JSON");
-        format!("{text}\n")
-    }
-
-    fn own_checksum(&self) -> String {
-        let bare = Manifest { checksum: String::new(), ..self.clone() };
-        crate::source::digest_of_bytes(bare.text().as_bytes())
-    }
-}
-
-/// Writes `run/checkpoints/step-NNNNNN` and returns its path. Files first, manifest last, one rename at the end.
-pub fn write(run: &Path, state: State) -> Result<PathBuf, CheckpointError> {
+/// Writes `run/checkpoints/step-NNNNNN`. Files first, manifest last, one rename at the end; after an error nothing is left.
+pub fn write(run: &Path, state: State) -> Result<Saved, CheckpointError> {
     let step = state.position.step;
     if let Some(&loss) = state.position.losses.iter().find(|loss| !loss.is_finite()) {
         return Err(CheckpointError::NotFinite { step, loss });
     }
-    let target = run.join(FOLDER).join(format!("step-{step:06}"));
+    let target = folder_of(run, step);
     let staging = staging_folder(&target)?;
-    let file = staging.join(STATE);
-    let written = write_streamed(&file, state.tensors)?;
-    let mut manifest = Manifest {
-        format_version: VERSION,
-        position: state.position,
-        files: vec![FileRecord { name: STATE.into(), bytes: written.bytes, sha256: written.sha256 }],
-        checksum: String::new(),
-    };
-    manifest.checksum = manifest.own_checksum();
+    let written = fill(&staging, state).and_then(|bytes| {
+        publish_directory(&staging, &target)?;
+        Ok(Saved { path: target, bytes })
+    });
+    if written.is_err() {
+        // Best effort: on a full disk what was written so far must not take the place of others. The first error is the one to report.
+        let _ = remove_folder(&staging);
+    }
+    written
+}
+
+fn fill(staging: &Path, state: State) -> Result<u64, CheckpointError> {
+    let written = write_in_order(&staging.join(STATE), &state.tensors, PIECE_BYTES)?;
+    write_staged(&staging.join(RECIPE), state.recipe.as_bytes())?;
+    let files = vec![
+        FileRecord { name: STATE.into(), bytes: written.bytes, sha256: written.sha256 },
+        FileRecord::of(RECIPE, state.recipe.as_bytes()),
+    ];
+    let manifest = Manifest::new(state.facts, state.position, files);
     write_staged(&staging.join(MANIFEST), manifest.text().as_bytes())?;
-    publish_directory(&staging, &target)?;
-    Ok(target)
+    Ok(manifest.bytes())
+}
+
+/// Adds the held-out loss, measured after it was written, to a checkpoint.
+pub fn note_held_out_loss(folder: &Path, loss: f64) -> Result<(), CheckpointError> {
+    let mut manifest = quick_look(folder)?;
+    manifest.facts.held_out_loss = Some(loss).filter(|loss| loss.is_finite());
+    Ok(publish_file(&folder.join(MANIFEST), manifest.sealed().text().as_bytes())?)
 }
 
 /// Opens a checkpoint after comparing every byte with its manifest.
 pub fn open(folder: &Path) -> Result<Restored, CheckpointError> {
-    let manifest = verify(folder)?;
+    let Manifest { position, facts, .. } = verify(folder)?;
     let tensors = TensorFile::open(&folder.join(STATE))?;
-    Ok(Restored { path: folder.to_path_buf(), position: manifest.position, tensors })
+    Ok(Restored { path: folder.to_path_buf(), position, facts, tensors })
+}
+
+/// Opens the checkpoint of one step.
+pub fn open_step(run: &Path, step: u64) -> Result<Restored, CheckpointError> {
+    put_back(&folder_of(run, step))?;
+    let there = steps(run)?;
+    match there.iter().find(|(of, _)| *of == step) {
+        Some((_, path)) => open(path),
+        None => {
+            let names: Vec<String> = there.iter().map(|(step, _)| format!("step-{step:06}")).collect();
+            let there = if names.is_empty() { "none".to_string() } else { names.join(", ") };
+            Err(CheckpointError::NoStep { folder: run.to_path_buf(), step, there })
+        }
+    }
+}
+
+/// Opens a checkpoint's folder, or the newest complete checkpoint of a run directory.
+pub fn open_any(path: &Path) -> Result<Restored, CheckpointError> {
+    if path.join(MANIFEST).exists() {
+        return open(path);
+    }
+    let found = newest_complete(path)?;
+    found.newest.ok_or_else(|| CheckpointError::NoneComplete {
+        folder: path.to_path_buf(),
+        damaged: found.damaged.iter().map(|bad| format!("; {}", bad.reason)).collect(),
+    })
 }
 
 /// The newest checkpoint of a run that is complete; damaged newer ones are listed, never used.
+///
+/// # Errors
+/// [`CheckpointError::Version`] if the newest is of another version: an older one must not silently take its place.
 pub fn newest_complete(run: &Path) -> Result<Found, CheckpointError> {
+    for left in retention::folders(run, |name| name.starts_with(".step-") && name.ends_with(".old"))? {
+        let name = left.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        put_back(&left.with_file_name(name.trim_start_matches('.').trim_end_matches(".old")))?;
+    }
     let mut damaged = Vec::new();
     for (_, path) in steps(run)?.into_iter().rev() {
         match open(&path) {
             Ok(restored) => return Ok(Found { newest: Some(restored), damaged }),
-            Err(CheckpointError::Damaged { path, reason }) => damaged.push(Damaged { path, reason }),
+            Err(error) if error.is_damage() => damaged.push(Damaged { path, reason: error.to_string() }),
             Err(other) => return Err(other),
         }
     }
     Ok(Found { newest: None, damaged })
 }
 
-/// Removes all but the newest `keep_last` complete checkpoints (at least one stays), older damaged ones, and what a killed run left.
-/// Returns what was removed.
-pub fn prune(run: &Path, keep_last: usize) -> Result<Vec<PathBuf>, CheckpointError> {
-    let mut kept = 0;
-    let mut removed = Vec::new();
-    for (_, path) in steps(run)?.into_iter().rev() {
-        if kept >= keep_last.max(1) {
-            // Under another name first: a kill halfway leaves no folder that looks like a checkpoint.
-            let staging = staging_folder(&path)?;
-            remove_folder(&staging)?;
-            fs::rename(&path, &staging).map_err(|source| DurableError::io("rename", &path, source))?;
-            remove_folder(&staging)?;
-            removed.push(path);
-        } else if quick_look(&path).is_ok() {
-            kept += 1;
-        }
-    }
-    Ok(removed)
-}
-
 /// Every folder that is named like a checkpoint, oldest first, and its step.
 pub fn steps(run: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
-    let folder = run.join(FOLDER);
-    let refused = |source| CheckpointError::Io { path: folder.clone(), source };
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(refused(error)),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(refused)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(step) = name.strip_prefix("step-").and_then(|digits| digits.parse().ok()) {
-            found.push((step, entry.path()));
-        }
-    }
+    let paths = retention::folders(run, |name| step_of(name).is_some())?;
+    let mut found: Vec<(u64, PathBuf)> =
+        paths.into_iter().filter_map(|path| Some((step_of(&path.file_name()?.to_string_lossy())?, path))).collect();
     found.sort();
     Ok(found)
 }
 
-/// Compares every file with the manifest's sizes and digests.
-pub fn verify_position(folder: &Path) -> Result<Position, CheckpointError> {
-    verify(folder).map(|manifest| manifest.position)
+/// The step that a checkpoint's name states: `step-000100`.
+pub fn step_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("step-")?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
-fn verify(folder: &Path) -> Result<Manifest, CheckpointError> {
-    let manifest = quick_look(folder)?;
-    for record in &manifest.files {
-        let path = folder.join(&record.name);
-        let (_, found) = digest_of_file(&path).map_err(|error| damaged(folder, format!("{}: {error}", record.name)))?;
-        if found != record.sha256 {
-            let reason = format!("{} has SHA-256 {found}, the manifest says {}", record.name, record.sha256);
-            return Err(damaged(folder, reason));
-        }
-    }
-    Ok(manifest)
-}
-
-/// Manifest and sizes only: enough to tell a complete checkpoint from a cut one.
-fn quick_look(folder: &Path) -> Result<Manifest, CheckpointError> {
-    let path = folder.join(MANIFEST);
-    let text = fs::metadata(&path).and_then(|metadata| match metadata.len() > MANIFEST_BYTES_MAX {
-        true => Err(std::io::ErrorKind::FileTooLarge.into()),
-        false => fs::read_to_string(&path),
-    });
-    let text = text.map_err(|error| damaged(folder, format!("{MANIFEST}: {error}")))?;
-    let manifest: Manifest =
-        serde_json::from_str(&text).map_err(|error| damaged(folder, format!("{MANIFEST}: {error}")))?;
-    if manifest.format_version != VERSION {
-        let reason = format!("format version {}; this program reads {VERSION}", manifest.format_version);
-        return Err(damaged(folder, reason));
-    }
-    if manifest.checksum != manifest.own_checksum() {
-        return Err(damaged(folder, format!("{MANIFEST} was changed after it was written")));
-    }
-    for record in &manifest.files {
-        if record.name != STATE {
-            return Err(damaged(folder, format!("unexpected file {:?} in {MANIFEST}", record.name)));
-        }
-        let length = fs::metadata(folder.join(&record.name)).map(|metadata| metadata.len());
-        let length = length.map_err(|error| damaged(folder, format!("{}: {error}", record.name)))?;
-        if length != record.bytes {
-            let reason = format!("{} has {length} bytes, the manifest says {}", record.name, record.bytes);
-            return Err(damaged(folder, reason));
-        }
-    }
-    match manifest.files.len() {
-        1 => Ok(manifest),
-        n => Err(damaged(folder, format!("{n} files in {MANIFEST}, expected 1"))),
-    }
-}
-
-fn damaged(folder: &Path, reason: String) -> CheckpointError {
-    CheckpointError::Damaged { path: folder.to_path_buf(), reason }
+fn folder_of(run: &Path, step: u64) -> PathBuf {
+    run.join(FOLDER).join(format!("step-{step:06}"))
 }

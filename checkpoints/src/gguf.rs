@@ -203,6 +203,15 @@ impl File {
         self.map.len() as u64
     }
 
+    pub(crate) fn map(&self) -> &MappedFile {
+        &self.map
+    }
+
+    /// Where the numbers begin.
+    pub(crate) fn header_bytes(&self) -> usize {
+        self.tensors().iter().map(|info| info.extent.start).min().unwrap_or(self.map.len())
+    }
+
     /// Key/values.
     pub fn metadata(&self) -> &Metadata {
         &self.header.metadata

@@ -5,6 +5,7 @@
 //! Never: trusts a length, an offset or a count that a file states; prints.
 
 pub mod checkpoint;
+pub mod difference;
 pub mod gguf;
 pub mod lock;
 pub mod merged;

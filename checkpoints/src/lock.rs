@@ -62,6 +62,15 @@ impl RunLock {
     }
 }
 
+/// The process that writes in `folder`, as it wrote its id; `None` where none does, or where that cannot be told. Makes no file.
+pub fn held_by(folder: &Path) -> Option<String> {
+    let mut file = File::open(folder.join(LOCK_FILE)).ok()?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Some(holder(&mut file)),
+        _ => None,
+    }
+}
+
 /// The process id in the file; at most 20 bytes are read, whatever it holds.
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
@@ -84,7 +93,9 @@ mod tests {
         let first = RunLock::acquire(&run).unwrap();
         let text = RunLock::acquire(&run).unwrap_err().to_string();
         assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
+        assert_eq!(held_by(&run), Some(std::process::id().to_string()));
         drop(first);
+        assert_eq!((held_by(&run), held_by(folder.path())), (None, None));
         RunLock::acquire(&run).unwrap();
     }
 

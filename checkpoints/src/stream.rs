@@ -5,15 +5,13 @@
 //! Never: holds more than [`PIECE_BYTES`] of a tensor. The header is the `safetensors` crate's own.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
 use crate::tensors::NamedTensor;
-use offload::durable::DurableError;
+use offload::durable::{DurableError, StagedFile};
 
 /// Bytes asked of a tensor at once.
 pub const PIECE_BYTES: usize = 4 << 20;
@@ -92,7 +90,7 @@ pub struct StreamedTensor<'a> {
 
 impl StreamedTensor<'_> {
     /// Bytes in the file.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.shape.iter().map(|&n| n as u64).product::<u64>() * self.format.bytes()
     }
 }
@@ -128,26 +126,34 @@ pub(crate) struct Written {
 
 /// Writes the tensors into a new file and syncs it. The caller publishes the file.
 pub(crate) fn write_streamed(path: &Path, mut tensors: Vec<StreamedTensor>) -> Result<Written, DurableError> {
-    let failed = |source| DurableError::io("write", path, source);
     // Wide formats first, so that every tensor is aligned; then by name, so that the file is a function of its content.
     tensors.sort_by(|a, b| b.format.bytes().cmp(&a.format.bytes()).then_with(|| a.name.cmp(&b.name)));
-    let header = header(&tensors).map_err(|error| failed(std::io::Error::other(error)))?;
-    let mut out = Hashed { file: File::create(path).map_err(failed)?, hash: Sha256::new(), bytes: 0 };
-    out.write(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
-    out.write(&header).map_err(failed)?;
-    let mut piece = vec![0u8; PIECE_BYTES];
-    for tensor in &tensors {
+    write_in_order(path, &tensors, PIECE_BYTES)
+}
+
+/// As [`write_streamed`] in the order given, which also is the order in which bytes are asked for, `piece_bytes` at a time.
+pub(crate) fn write_in_order(
+    path: &Path,
+    tensors: &[StreamedTensor],
+    piece_bytes: usize,
+) -> Result<Written, DurableError> {
+    let header = header(tensors).map_err(|error| DurableError::io("write", path, std::io::Error::other(error)))?;
+    let mut out = Hashed { file: StagedFile::create(path)?, hash: Sha256::new(), bytes: 0 };
+    out.write(&(header.len() as u64).to_le_bytes())?;
+    out.write(&header)?;
+    let mut piece = vec![0u8; piece_bytes];
+    for tensor in tensors {
         let end = tensor.bytes();
         let mut at = 0;
         while at < end {
-            let length = (end - at).min(PIECE_BYTES as u64) as usize;
+            let length = (end - at).min(piece_bytes as u64) as usize;
             (tensor.fill)(at, &mut piece[..length])
                 .map_err(|source| DurableError::source(path, &tensor.name, source))?;
-            out.write(&piece[..length]).map_err(failed)?;
+            out.write(&piece[..length])?;
             at += length as u64;
         }
     }
-    out.file.sync_all().map_err(|source| DurableError::io("sync", path, source))?;
+    out.file.finish()?;
     let sha256 = out.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(Written { bytes: out.bytes, sha256 })
 }
@@ -169,16 +175,16 @@ fn header(tensors: &[StreamedTensor]) -> Result<Vec<u8>, SourceError> {
 }
 
 struct Hashed {
-    file: File,
+    file: StagedFile,
     hash: Sha256,
     bytes: u64,
 }
 
 impl Hashed {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), DurableError> {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
-        self.file.write_all(bytes)
+        self.file.write(bytes)
     }
 }
 

@@ -134,6 +134,15 @@ impl TensorFile {
         self.map.len() as u64
     }
 
+    pub(crate) fn map(&self) -> &MappedFile {
+        &self.map
+    }
+
+    /// Where the numbers begin.
+    pub(crate) fn header_bytes(&self) -> usize {
+        self.entries.values().map(|entry| entry.extent.start).min().unwrap_or(self.map.len())
+    }
+
     /// Refuses a tensor whose format is not read.
     pub(crate) fn check_format(&self, name: &str) -> Result<(), TensorsError> {
         match self.entry(name)?.dtype {

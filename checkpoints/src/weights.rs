@@ -5,6 +5,7 @@
 //! Never: loads a tensor before it is asked for; opens a model that lacks one.
 
 pub(crate) mod folder;
+mod identity;
 pub mod names;
 #[cfg(test)]
 mod tests;

@@ -4,13 +4,17 @@
 //! Out:   typed arguments; clap answers `--help` and refuses the rest with exit code 2.
 //! Never: lists a command that does not work.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::chat::ChatArguments;
+use crate::checkpoint::CheckpointsCommand;
 use crate::data::GenerateArguments;
 use crate::described::MachineArguments;
 use crate::doctor::DoctorArguments;
+use crate::eval::EvalArguments;
 use crate::export::ExportArguments;
 use crate::hardware::HardwareCommand;
 use crate::migrate::MigrateArguments;
@@ -53,8 +57,20 @@ pub enum Command {
     },
     /// Write what a run trained as files that other programs load; read back and compared before they count
     Export(ExportArguments),
+    /// Talk to what was trained, or to any model
+    Chat(Box<ChatArguments>),
+    /// Loss, perplexity and exact answers of what was trained, beside its base if asked
+    Eval(Box<EvalArguments>),
+    /// Checkpoints of a run: look at them, check them, remove some, ask a running run for one
+    Checkpoints {
+        /// What to do.
+        #[command(subcommand)]
+        command: CheckpointsCommand,
+    },
     /// Turn an Axolotl or LLaMA-Factory YAML file into a recipe
     Migrate(MigrateArguments),
+    /// One page for the browser: curves, memory and time against the plan, answers, recipe; several runs side by side
+    Report(ReportArguments),
 }
 
 /// A recipe and its overrides.
@@ -76,9 +92,66 @@ pub struct RunArguments {
     /// The run directory; default runs/NAME
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// Go on after the newest complete checkpoint in the run directory
+    /// Go on after the newest complete checkpoint in the run directory, or after that of a step (step-000100); later ones are set aside
+    #[arg(long, value_name = "STEP", num_args = 0..=1, require_equals = true, default_missing_value = "newest")]
+    #[arg(value_parser = resume_from, conflicts_with = "from")]
+    pub resume: Option<ResumeFrom>,
+    /// Begin a new run with the weights of a checkpoint, or of the newest of a run directory: step 0, fresh optimizer
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub from: Option<PathBuf>,
+}
+
+/// `--resume`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResumeFrom {
+    /// The newest complete checkpoint.
+    Newest,
+    /// That of this step.
+    Step(u64),
+}
+
+fn resume_from(text: &str) -> Result<ResumeFrom, String> {
+    match text {
+        "newest" => Ok(ResumeFrom::Newest),
+        text => step(text).map(ResumeFrom::Step),
+    }
+}
+
+/// `step-000100`, or `100`.
+pub fn step(text: &str) -> Result<u64, String> {
+    let found = checkpoints::checkpoint::step_of(text).or_else(|| text.parse().ok());
+    found.ok_or_else(|| "expected a checkpoint's name such as step-000100, or its step".to_string())
+}
+
+/// `--resume step-000100` as clap wants it, `--resume=step-000100`: any other word after `--resume` is an argument of its own, such as the
+/// recipe.
+pub fn joined(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    for word in words {
+        let is_step = word.to_str().is_some_and(|word| checkpoints::checkpoint::step_of(word).is_some());
+        match joined.last_mut() {
+            Some(last) if is_step && last == "--resume" => {
+                last.push("=");
+                last.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
+}
+
+/// `tune report`
+#[derive(Debug, Args)]
+pub struct ReportArguments {
+    /// Run directories
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// The page; default RUN/report.html, for several runs comparison.html here
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print the figures as JSON
     #[arg(long)]
-    pub resume: bool,
+    pub json: bool,
 }
 
 /// `tune plan`

@@ -115,6 +115,12 @@ pub fn print(arguments: &DoctorArguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What this machine is, without measuring: titles, each with names and values.
+pub fn machine_facts() -> Vec<(String, Vec<(String, String)>)> {
+    let asked = Asked { nvidia: nvidia::driver(), built_for_cuda: cfg!(feature = "cuda"), folders: Vec::new() };
+    show::facts(&Inventory::of(&Tree::system(), asked))
+}
+
 /// The folders asked for, without links; by default this one, and the cache if it is on another drive.
 fn folders(asked: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     if asked.is_empty() {

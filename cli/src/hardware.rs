@@ -113,7 +113,7 @@ fn tables(catalogue: &Catalogue) -> String {
 }
 
 /// The first column to the left, the others to the right; nothing without rows.
-fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> Option<String> {
+pub fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> Option<String> {
     if rows.is_empty() {
         return None;
     }

@@ -7,24 +7,30 @@
 mod args;
 mod bench;
 mod bench_matmul;
+mod chat;
+mod checkpoint;
 mod data;
 mod described;
 mod doctor;
+mod eval;
 mod export;
 mod failure;
 mod hardware;
 mod io_profile;
 mod machine;
+mod markup;
 mod migrate;
 mod opened;
 mod paint;
 mod plan;
+mod plan_report;
 mod prepare;
 mod progress;
 mod rates;
 mod report;
 mod run;
 mod run_directory;
+mod sessions;
 mod subject;
 
 use std::process::ExitCode;
@@ -36,8 +42,14 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: offload::heap::CountedHeap<mimalloc::MiMalloc> = offload::heap::CountedHeap(mimalloc::MiMalloc);
 
+/// Stack of a worker. The engine of chat templates recurses; with less than 6 MB left it takes a stack of its own for every row.
+const WORKER_STACK_BYTES: usize = 16 << 20;
+
 fn main() -> ExitCode {
-    let result = match args::Arguments::parse().command {
+    if let Err(error) = rayon::ThreadPoolBuilder::new().stack_size(WORKER_STACK_BYTES).build_global() {
+        eprintln!("note: threads with the usual stacks, chat templates will render slower: {error}");
+    }
+    let result = match args::Arguments::parse_from(args::joined(std::env::args_os())).command {
         args::Command::Run(arguments) => run::run(&arguments),
         args::Command::Plan(arguments) => plan::print(&arguments),
         args::Command::Hardware { command } => hardware::print(&command),
@@ -45,7 +57,11 @@ fn main() -> ExitCode {
         args::Command::Bench { command } => bench::print(&command),
         args::Command::Data { command } => data::run(&command),
         args::Command::Export(arguments) => export::run(&arguments),
+        args::Command::Checkpoints { command } => checkpoint::run(&command),
         args::Command::Migrate(arguments) => migrate::print(&arguments),
+        args::Command::Chat(arguments) => chat::run(&arguments),
+        args::Command::Eval(arguments) => eval::print(&arguments),
+        args::Command::Report(arguments) => report::print(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -146,14 +146,16 @@ impl Opened {
         Network::open(&self.weights, &self.tuned, &plan).map_err(failure)
     }
 
-    /// The network from before training. After LoRA it shares the weights of `tuned`; after full training it is another one, beside it.
-    pub fn base(&self, arguments: &SubjectArguments, work: Work, tuned: &Network) -> Result<Network, Failure> {
+    /// The network from before training. After LoRA it shares the weights of `tuned`; after full training it is another one, and `tuned` is
+    /// gone before it is placed, unless the caller kept it.
+    pub fn base(&self, arguments: &SubjectArguments, work: Work, tuned: Network) -> Result<Network, Failure> {
+        let Some(recipe) = &self.base else { return Ok(tuned.bare()) };
+        drop(tuned);
         let files;
-        let weights = match (&self.base, &self.tuned) {
-            (None, _) => return Ok(tuned.bare()),
+        let weights = match &self.tuned {
             // A checkpoint lies over the base's own files.
-            (Some(_), Tuned::Checkpoint(..)) => &self.weights,
-            (Some(recipe), _) => {
+            Tuned::Checkpoint(..) => &self.weights,
+            _ => {
                 files = base(recipe)?;
                 &files
             }

@@ -1,140 +1,118 @@
-//! Everything `tune plan` says about one recipe on one machine.
+//! `tune report`: one page for the browser about a run, or about several side by side.
 //!
-//! In:    a recipe, a [`Target`], what is known about the model.
-//! Out:   a [`Report`]; also for what does not fit.
-//! Never: prints.
+//! In:    run directories.
+//! Out:   a self-contained HTML file; a line a run on stdout, or JSON.
+//! Never: changes a run; loads anything from anywhere, now or when the page is read.
 
-use std::path::PathBuf;
+mod axis;
+mod chart;
+mod charts;
+mod data;
+mod draw;
+mod line;
+mod metrics;
+mod page;
+mod run_files;
+mod series;
+mod summary;
+mod tables;
 
-use anyhow::anyhow;
-use checkpoints::weights::Weights;
-use planner::costs::costs;
-use planner::plan::{BaseStorage, MethodPlan, Plan};
-use planner::report::{Report, SCHEMA, rule_of_twenty};
-use planner::serving::serving;
-use planner::{Decision, Machine, PlanError};
-use recipes::{DeviceName, Recipe};
+use std::path::{Path, PathBuf};
 
-use crate::described::Target;
+use anyhow::{Context, anyhow};
+use offload::durable::publish_file;
+use planner::units::bytes_text;
+use serde_json::json;
+
+use self::charts::Runs;
+use self::run_files::{Lock, Run};
+use self::summary::Summary;
+use crate::args::ReportArguments;
 use crate::failure::{Failure, OrFail};
-use crate::subject::Subject;
-use crate::{io_profile, prepare};
+use crate::plan::say;
 
-/// Stands for the drives of a described machine where no directory is named.
-pub const DRIVE: &str = "DRIVE";
+/// The page in a run directory.
+const FILE: &str = "report.html";
+/// Runs side by side: as many as there are colours that people tell apart.
+const RUNS_MAX: usize = 8;
+/// Points of a curve of one run; each may stand for the smallest and the largest of many steps.
+const POINTS_MAX: usize = 600;
+/// Points of all runs of a curve, so that a page stays below 2 MB.
+const POINTS_TOGETHER_MAX: usize = 2000;
 
-/// Plans `recipe` for `target`.
-pub fn report(recipe: &Recipe, target: &Target, subject: &Subject) -> Result<Report, Failure> {
-    let Some(spec) = subject.inventory.spec.clone() else { return Err(untrainable(subject)) };
-    let (recipe, mut notes) = on_the_parts(recipe, target);
-    notes.extend(subject.note.clone());
-    notes.extend(target.notes.iter().cloned());
-    let io = if target.described.is_some() { Vec::new() } else { io_profile::known(&recipe) };
-    let machine = target.machine(&recipe.offload.nvme, io)?;
-    let (plan, alternatives, shortfall) = match planner::decide(&recipe, spec, &machine) {
-        Ok(Decision { plan, alternatives }) => (plan, alternatives, None),
-        Err(PlanError::DoesNotFit(misfit)) => (misfit.plan, Vec::new(), Some(misfit.shortfall)),
-        Err(error) => return Err(error).or_input(),
+/// Reads, writes the page, prints.
+pub fn print(arguments: &ReportArguments) -> Result<(), Failure> {
+    let folders = &arguments.runs;
+    if folders.len() > RUNS_MAX {
+        return Err(anyhow!("{} runs: at most {RUNS_MAX} can be told apart side by side; name fewer", folders.len()))
+            .or_input();
+    }
+    let most = POINTS_MAX.min(POINTS_TOGETHER_MAX / folders.len().max(1));
+    let read = |folder: &PathBuf| Run::read(folder, most, Lock::Others);
+    let runs = folders.iter().map(read).collect::<anyhow::Result<Vec<Run>>>().or_input()?;
+    let output = match (&arguments.output, &folders[..]) {
+        (Some(output), _) => output.clone(),
+        (None, [one]) => one.join(FILE),
+        (None, _) => PathBuf::from("comparison.html"),
     };
-    let plan = with_steps(plan, subject, &mut notes);
-    notes.extend(limits(&plan, &machine, target));
-    let context = plan.data.sequence_length as u64;
-    let costs = match &target.described {
-        Some(described) => Some(costs(&plan, described, &target.prices).or_input()?),
-        None => None,
-    };
-    Ok(Report {
-        schema: SCHEMA,
-        shortfall,
-        alternatives,
-        machine: target.described.clone(),
-        rule_of_twenty: rule_of_twenty(&plan),
-        serving: serving(&subject.inventory, context.max(SERVING_CONTEXT.min(subject.inventory.max_positions))),
-        costs,
-        notes,
-        plan,
-    })
+    check_folder(&output)?;
+    let bytes = write(&runs, &output).or_run()?;
+    let summaries: Vec<Summary> = runs.iter().map(Summary::of).collect();
+    match arguments.json {
+        true => {
+            let text = serde_json::to_string_pretty(&json!({ "report": output, "bytes": bytes, "runs": summaries }));
+            say(&format!("{}\n", text.or_run()?))
+        }
+        false => say(&text(&summaries, &output, bytes)),
+    }
 }
 
-/// The result is shown serving at least this context, tokens.
-const SERVING_CONTEXT: u64 = 8192;
+/// Leaves the page in a run directory at the end of its run, which this process has locked.
+pub fn leave(folder: &Path) -> anyhow::Result<()> {
+    let run = Run::read(folder, POINTS_MAX, Lock::Own)?;
+    write(&[run], &folder.join(FILE)).map(drop)
+}
 
-/// A described machine's drives stand for the recipe's directories; without a card the recipe's card is its processor.
-fn on_the_parts(recipe: &Recipe, target: &Target) -> (Recipe, Vec<String>) {
-    let mut recipe = recipe.clone();
-    let mut notes = Vec::new();
-    if let Some(described) = &target.described {
-        match (recipe.offload.nvme.is_empty(), described.ssds.is_empty()) {
-            (true, false) => {
-                recipe.offload.nvme = vec![PathBuf::from(DRIVE)];
-                notes.push(format!(
-                    "offload.nvme names no directory; the described drives are planned with as {DRIVE:?}"
-                ));
-            }
-            (false, true) => {
-                notes.push("no drive was described; one of usual speed is taken for offload.nvme".to_string());
-            }
-            _ => {}
-        }
-        let has_card = described.gpu.as_ref().is_some_and(|(gpu, _)| !gpu.unified);
-        if let (DeviceName::Cuda(index), false) = (recipe.hardware.device, has_card) {
-            recipe.hardware.device = DeviceName::Cpu;
-            notes.push(format!("hardware.device = \"cuda:{index}\" is not in this machine; planned in its one memory"));
+/// Folders are the user's to make.
+fn check_folder(output: &Path) -> Result<(), Failure> {
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match folder.is_dir() && !output.is_dir() {
+        true => Ok(()),
+        false => {
+            Err(anyhow!("cannot write a page to {}: name a file in a folder that exists", output.display())).or_input()
         }
     }
-    (recipe, notes)
 }
 
-/// With the data and the tokenizer at hand the steps are counted, not guessed.
-fn with_steps(mut plan: Plan, subject: &Subject, notes: &mut Vec<String>) -> Plan {
-    if plan.time.steps.is_some() {
-        return plan;
-    }
-    let there = plan.data.sources.iter().all(|source| datasets::files_of(source).is_ok());
-    match &subject.weights {
-        Some(weights) if there => match counted(&plan, weights) {
-            Ok(steps) => plan.time = plan.time.with_steps(steps),
-            Err(error) => notes.push(format!("steps are not known: {error}")),
-        },
-        _ => notes.push("steps are not known before the data is read with the model's tokenizer".to_string()),
-    }
-    plan
+/// Publishes the page and gives back its size.
+fn write(runs: &[Run], output: &Path) -> anyhow::Result<usize> {
+    let labels = labels(runs);
+    let page = page::page(Runs { runs, labels: &labels });
+    publish_file(output, page.as_bytes()).with_context(|| format!("cannot write {}", output.display()))?;
+    Ok(page.len())
 }
 
-fn counted(plan: &Plan, weights: &Weights) -> anyhow::Result<u64> {
-    Ok(trainer::steps(plan, weights, &prepare::token_cache()?)?)
+/// Names that tell runs apart: the recipe's, else the folder's, else the whole path.
+fn labels(runs: &[Run]) -> Vec<String> {
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    let last = |run: &Run| run.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let folders: Vec<String> = runs.iter().map(last).collect();
+    let paths: Vec<String> = runs.iter().map(|run| run.folder.display().to_string()).collect();
+    let differ = |labels: &Vec<String>| {
+        let mut sorted: Vec<&String> = labels.iter().collect();
+        sorted.sort_unstable();
+        sorted.windows(2).all(|pair| pair[0] != pair[1]) && labels.iter().all(|label| !label.is_empty())
+    };
+    [names, folders].into_iter().find(differ).unwrap_or(paths)
 }
 
-/// What was planned and this version cannot do.
-fn limits(plan: &Plan, machine: &Machine, target: &Target) -> Vec<String> {
-    let mut notes = Vec::new();
-    if let MethodPlan::Lora(lora) = &plan.method
-        && lora.base == BaseStorage::Nf4
-    {
-        notes.push("qlora is planned, but this version does not train on a base in 4 bits".to_string());
+fn text(summaries: &[Summary], output: &Path, bytes: usize) -> String {
+    let mut out = String::new();
+    for summary in summaries {
+        for (name, value) in summary.rows() {
+            out.push_str(&format!("{name:<18} {value}\n"));
+        }
+        out.push('\n');
     }
-    if machine.cards > 1 {
-        notes.push(format!(
-            "{} cards share the rows of a step in this plan; this version trains on one of them",
-            machine.cards
-        ));
-    }
-    let vendor = target.described.as_ref().and_then(|described| described.gpu.as_ref()).map(|(gpu, _)| gpu.vendor);
-    if vendor.is_some_and(|vendor| vendor != planner::hardware::Vendor::Nvidia) {
-        notes.push("this version trains on NVIDIA cards and on processors; other cards are planned only".to_string());
-    }
-    notes
-}
-
-/// A model that can be counted but not trained.
-fn untrainable(subject: &Subject) -> Failure {
-    let inventory = &subject.inventory;
-    Failure::Input(anyhow!(
-        "{}: {:.1} B parameters ({:.1} B active) are counted, but this version cannot train its architecture; training all of them with AdamW \
-         would take about {} by the rule of 20 bytes",
-        inventory.name,
-        inventory.parameters as f64 / 1e9,
-        inventory.active_parameters as f64 / 1e9,
-        planner::units::bytes_text(inventory.parameters.saturating_mul(20))
-    ))
+    out + &format!("{:<18} {} ({})\n", "report", output.display(), bytes_text(bytes as u64))
 }

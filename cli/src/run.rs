@@ -4,33 +4,38 @@
 //! Out:   the run directory filled; a table of results on stdout.
 //! Never: makes the run directory before recipe, data files, model and plan are known to be good.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use planner::plan::{BaseStorage, Plan};
-use trainer::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary};
+use planner::units::bytes_text;
+use recipes::Recipe;
+use trainer::{EvaluationReport, Event, Job, Outcome, Resume, SaveReport, StepMetrics, Summary, TrainError};
 
-use crate::args::RunArguments;
+use crate::args::{ResumeFrom, RunArguments};
 use crate::failure::{Failure, OrFail};
 use crate::plan::Measured;
 use crate::prepare::{self, Prepared};
 use crate::progress::{Progress, StepLine, clock};
 use crate::run_directory::{self, RunDirectory};
-use crate::{io_profile, plan};
+use crate::sessions::Session;
+use crate::{io_profile, plan, report};
 
 /// Trains and prints the results.
 pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let mut recipe = prepare::recipe(&arguments.recipe)?;
     let folder = arguments.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
-    match arguments.resume {
-        true => recipe = run_directory::continued(&folder, &recipe)?,
-        false => run_directory::check_unused(&folder)?,
+    let resume = resume(arguments);
+    match resume {
+        Resume::No => run_directory::check_unused(&folder)?,
+        _ => recipe = run_directory::continued(&folder, &recipe)?,
     }
+    refuse_two_beginnings(arguments, &recipe)?;
     let mut prepared = prepare::prepare(&recipe)?;
-    if arguments.resume {
+    if resume != Resume::No {
         run_directory::check_unchanged(&folder, &prepared.recipe)?;
     }
     refuse_untrained(&prepared)?;
@@ -40,17 +45,36 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     }
     progress.note(plan::ten_lines(&prepared.plan, prepared.transfers).trim_end());
     let stop = stop_flag().or_run()?;
+    // Before the directory is locked: whoever finds the lock held may send the signal, which ends a process that does not listen.
+    let save_asked = save_flag().or_run()?;
     let directory = RunDirectory::open(&folder, &prepared)?;
     let planned = prepared.plan.clone();
-    let mut step_ms = Vec::new();
-    let job = job(prepared, folder.clone(), arguments.resume)?;
+    let (mut step_ms, mut data) = (Vec::new(), Vec::new());
+    let base_name = prepare::base_name(&prepared.recipe);
+    let job = Job {
+        recipe: prepared.recipe.to_toml(),
+        plan: prepared.plan,
+        weights: prepared.weights,
+        run_directory: folder.clone(),
+        resume,
+        from: arguments.from.clone(),
+        save_asked,
+        base_name,
+        token_cache: prepare::token_cache().or_input()?,
+    };
     let outcome = trainer::train(job, &stop, &mut |event| {
-        if let Event::Step(metrics) = &event {
-            step_ms.push(metrics.step_ms);
+        match &event {
+            Event::Step(metrics) => step_ms.push(metrics.step_ms),
+            Event::Data(line) => data.push(line.clone()),
+            Event::Started { steps, first_step } => {
+                keep_session(&folder, Session::now(*first_step, *steps, std::mem::take(&mut data)), &mut progress);
+            }
+            _ => {}
         }
         show(&mut progress, event);
     });
     progress.finished();
+    leave_report(&folder, &outcome, &mut progress);
     match outcome {
         Ok(Outcome::Finished(summary)) => {
             print!("{}\n{}", table(&summary), plan::against_measured(&planned, measured(&planned, &summary, step_ms)));
@@ -72,6 +96,23 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     }
 }
 
+/// What the page tells of this process. Training does not depend on it.
+fn keep_session(folder: &Path, session: Session, progress: &mut Progress) {
+    if let Err(error) = session.keep(folder) {
+        progress.note(&format!("the run goes on, but its report will not tell the machine: {error:#}"));
+    }
+}
+
+/// The page of a run that made steps, however it ended. A page that cannot be written changes nothing of the run.
+fn leave_report(folder: &Path, outcome: &Result<Outcome, TrainError>, progress: &mut Progress) {
+    if outcome.as_ref().is_err_and(|error| error.is_bad_input() || error.is_does_not_fit()) {
+        return;
+    }
+    if let Err(error) = report::leave(folder) {
+        progress.note(&format!("no report was written: {error:#}"));
+    }
+}
+
 /// What can be planned but not trained yet.
 fn refuse_untrained(prepared: &Prepared) -> Result<(), Failure> {
     match prepared.plan.method.lora() {
@@ -84,10 +125,34 @@ fn refuse_untrained(prepared: &Prepared) -> Result<(), Failure> {
     }
 }
 
-fn job(prepared: Prepared, run_directory: PathBuf, resume: bool) -> Result<Job, Failure> {
-    let base_name = prepare::base_name(&prepared.recipe);
-    let token_cache = prepare::token_cache().or_input()?;
-    Ok(Job { plan: prepared.plan, weights: prepared.weights, run_directory, resume, base_name, token_cache })
+/// Where the run goes on.
+fn resume(arguments: &RunArguments) -> Resume {
+    match arguments.resume {
+        None => Resume::No,
+        Some(ResumeFrom::Newest) => Resume::Newest,
+        Some(ResumeFrom::Step(step)) => Resume::Step(step),
+    }
+}
+
+/// A run begins with one set of weights.
+fn refuse_two_beginnings(arguments: &RunArguments, recipe: &Recipe) -> Result<(), Failure> {
+    match (&arguments.from, recipe.method.lora().and_then(|lora| lora.start_from.as_ref())) {
+        (Some(from), Some(start)) => Err(anyhow!(
+            "two beginnings: --from {} and method.start_from = {:?}; leave one out",
+            from.display(),
+            start.display()
+        ))
+        .or_input(),
+        _ => Ok(()),
+    }
+}
+
+/// SIGUSR1 asks for a checkpoint after the step.
+fn save_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&asked))
+        .context("cannot listen to signals")?;
+    Ok(asked)
 }
 
 /// The first SIGINT or SIGTERM asks the loop to stop after its step; a second one ends the process at once.
@@ -103,7 +168,8 @@ pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn show(progress: &mut Progress, event: Event) {
+/// One event of the trainer, on stderr.
+pub fn show(progress: &mut Progress, event: Event) {
     match event {
         Event::Note(text) => progress.note(&text),
         Event::Loaded { parameters, trainable, seconds } => {
@@ -121,8 +187,19 @@ fn show(progress: &mut Progress, event: Event) {
             progress.finished();
             progress.note(&format!("step {step}: held-out {}", report_text(&report)));
         }
-        Event::Checkpoint { step, path } => progress.note(&format!("step {step}: checkpoint {}", path.display())),
+        Event::Checkpoint { step, path, saved } => progress.note(&checkpoint_line(step, &path, saved)),
+        Event::SaveFailed { step, problem } => progress.note(&format!(
+            "warning: step {step}: no checkpoint: {problem}; those before it are untouched, and the run goes on"
+        )),
     }
+}
+
+fn checkpoint_line(step: u64, path: &Path, SaveReport { bytes, seconds, waited_ms }: SaveReport) -> String {
+    let waited = match waited_ms < 0.5 {
+        true => "training did not wait".to_string(),
+        false => format!("training waited {waited_ms:.0} ms"),
+    };
+    format!("step {step}: checkpoint {}, {} in {seconds:.1} s; {waited}", path.display(), bytes_text(bytes))
 }
 
 fn step_line(metrics: &StepMetrics) -> StepLine {

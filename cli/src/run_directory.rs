@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use checkpoints::difference::{differences, text};
 use checkpoints::lock::{LOCK_FILE, RunLock};
 use offload::durable::publish_file;
 use recipes::recipe::PrecisionChoice;
@@ -68,27 +69,27 @@ pub fn continued(path: &Path, recipe: &Recipe) -> Result<Recipe, Failure> {
     Ok(recipe)
 }
 
-/// Refuses a resumed run whose resolved recipe differs from the started one's in what decides a result.
+/// Refuses a resumed run whose resolved recipe differs from the started one's in what decides a result; names every such key.
 pub fn check_unchanged(path: &Path, resolved: &Recipe) -> Result<(), Failure> {
     let started = recipes::read(&path.join(RECIPE_FILE), &[]).or_input()?;
-    let (before, now) = (leaves(&started), leaves(resolved));
-    let keys = before.iter().chain(&now).map(|(key, _)| key.as_str());
-    let value = |leaves: &[(String, String)], key: &str| {
-        leaves.iter().find(|(k, _)| k == key).map_or("absent".to_string(), |(_, value)| value.clone())
-    };
-    for key in keys.filter(|key| !MAY_CHANGE.iter().any(|free| key.starts_with(free))) {
-        let (was, is) = (value(&before, key), value(&now, key));
-        if was != is {
-            let place = path.display();
-            return Err(anyhow!("the recipe changed since the run started: {place}: {key} was {was} and is {is}; set it back, or start a new run"))
-                .or_input();
-        }
+    let value =
+        |recipe: &Recipe| serde_json::to_value(recipe).expect("a recipe holds only tables, lists, texts and numbers");
+    let mut differing = differences(&value(&started), &value(resolved));
+    differing.retain(|one| !MAY_CHANGE.iter().any(|free| one.key.starts_with(free)));
+    match differing.is_empty() {
+        true => Ok(()),
+        false => Err(anyhow!(
+            "the recipe changed since the run started: {}: {}; set it back, or start a new run (with its weights: --from {})",
+            path.display(),
+            text(&differing),
+            path.display()
+        ))
+        .or_input(),
     }
-    Ok(())
 }
 
-/// Every leaf of the recipe as `dotted.key` and value text.
-fn leaves(recipe: &Recipe) -> Vec<(String, String)> {
+/// Every leaf of nested tables as `dotted.key` and value text; a list is one leaf.
+pub fn leaves_of(tables: &serde_json::Value) -> Vec<(String, String)> {
     fn walk(prefix: &str, value: &serde_json::Value, out: &mut Vec<(String, String)>) {
         match value {
             serde_json::Value::Object(map) => {
@@ -98,7 +99,7 @@ fn leaves(recipe: &Recipe) -> Vec<(String, String)> {
         }
     }
     let mut out = Vec::new();
-    walk("", &serde_json::to_value(recipe).expect("a recipe holds only tables, lists, texts and numbers"), &mut out);
+    walk("", tables, &mut out);
     out
 }
 

@@ -9,6 +9,7 @@
 //! sandbox of transformers 5.23. `tests/golden/chat_templates.py` tells what those print.
 
 mod arguments;
+mod bounds;
 mod collections;
 mod conversion;
 mod filters;
@@ -36,7 +37,7 @@ pub(crate) use strftime::Day;
 
 /// Steps of one render. A turn of the longest templates takes some hundreds.
 const FUEL: u64 = 20_000_000;
-/// Nested calls of macros; deeper ones are an error, not an overflow of the stack.
+/// Nested frames (a macro call counts for five of them); deeper ones are an error, not an overflow of the stack.
 const DEPTH_MAX: usize = 400;
 /// Bytes of one rendered conversation.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
@@ -86,6 +87,18 @@ pub(crate) enum TemplateError {
         reason: String,
         /// Where, from 1.
         line: Option<usize>,
+    },
+    /// A part of the source larger than in any template that people use; the engine would recurse over it.
+    #[error(
+        "the chat template has {what} of {found}, more than the limit of {limit} (a bound against damaged templates)"
+    )]
+    Extent {
+        /// Which part.
+        what: &'static str,
+        /// How large it is.
+        found: usize,
+        /// How large it may be.
+        limit: usize,
     },
     /// More text than any model reads.
     #[error("the chat template writes {bytes} bytes for one conversation, more than the limit of {OUTPUT_BYTES_MAX}")]
@@ -137,6 +150,7 @@ impl Template {
         number_filters::add(&mut environment);
         functions::add(&mut environment, day);
         let rewritten = source::rewrite(source);
+        rewritten.extent.check(source)?;
         environment.add_template_owned(NAME, rewritten.text).map_err(fault)?;
         let named = [("bos_token", &specials.bos), ("eos_token", &specials.eos)];
         let specials = named.iter().filter_map(|(name, token)| Some((*name, Value::from(token.as_deref()?)))).collect();
@@ -179,9 +193,11 @@ impl Template {
     }
 }
 
-/// Turns a panic of the engine into an error: its slices and sorts may panic on hostile templates.
+/// Turns a panic of the engine into an error (its slices and sorts may panic on hostile templates), and gives it the
+/// stack that templates within the bounds need: the engine's own recursion does not look at what is left.
 fn guarded<T>(work: impl FnOnce() -> Result<T, TemplateError>) -> Result<T, TemplateError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(TemplateError::Engine))
+    let caught = || catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(TemplateError::Engine));
+    stacker::maybe_grow(bounds::STACK_LEFT_MIN, bounds::STACK_BYTES, caught)
 }
 
 fn fault(error: Error) -> TemplateError {

@@ -28,6 +28,8 @@ pub use ops::{
 };
 
 #[cfg(test)]
+mod cached_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod training_tests;

@@ -166,6 +166,28 @@ fn every_familys_block_in_full_training_matches_plain_burn() {
     }
 }
 
+/// Packing must not let rows see each other: on the reference path not one bit of a row's logits depends on the packed row it stands in.
+#[test]
+fn logits_of_a_packed_row_are_those_of_its_parts_alone_bit_for_bit_on_the_reference_path() {
+    for family in FAMILIES {
+        let spec = spec(family);
+        let blocks = [block(&spec, 0, DType::F32), block(&spec, 1, DType::F32)];
+        let head = matrix(9, [spec.vocabulary, spec.hidden], DType::F32);
+        let x = matrix(5, [19, spec.hidden], DType::F32);
+        let together = reference::logits(&spec, &blocks, &head, x.clone(), &SEGMENTS);
+        for bound in SEGMENTS.windows(2) {
+            let (start, length) = (bound[0] as usize, (bound[1] - bound[0]) as usize);
+            let part = x.clone().narrow(0, start, length);
+            let alone = reference::logits(&spec, &blocks, &head, part, &[0, length as u32]);
+            let packed = &together[start * spec.vocabulary..][..alone.len()];
+            assert_eq!(bits(&alone), bits(packed), "{family:?}, tokens {bound:?}");
+        }
+        // The test can fail: rows that see each other have other logits.
+        let mixed = reference::logits(&spec, &blocks, &head, x, &[0, 19]);
+        assert_ne!(bits(&mixed[5 * spec.vocabulary..]), bits(&together[5 * spec.vocabulary..]), "{family:?}");
+    }
+}
+
 #[test]
 fn a_weights_gradient_is_the_slope_of_the_output_along_it() {
     for family in [Family::Qwen2, Family::Gemma3] {

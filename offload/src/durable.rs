@@ -5,8 +5,14 @@
 //! Never: writes in place.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
+
+mod operations;
+pub mod power_cut;
+mod staged;
+
+pub use operations::{Operation, Recording};
+pub use staged::StagedFile;
 
 /// Why something could not be published.
 #[derive(Debug, thiserror::Error)]
@@ -58,18 +64,29 @@ impl DurableError {
             _ => DurableError::Io { action, path, source },
         }
     }
+
+    /// The same error about another path: users know the file's name, not its temporary one.
+    fn named(self, path: &Path) -> DurableError {
+        let path = path.to_path_buf();
+        match self {
+            DurableError::NoSpace { action, .. } => DurableError::NoSpace { action, path },
+            DurableError::Io { action, source, .. } => DurableError::Io { action, path, source },
+            other => other,
+        }
+    }
 }
 
 /// Writes `bytes` as `path`, replacing what was there in one step.
 pub fn publish_file(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     let folder = folder_of(path);
-    fs::create_dir_all(&folder).map_err(|error| DurableError::io("create", &folder, error))?;
+    create_folders(&folder)?;
     let temporary = tempfile::Builder::new()
         .prefix(".publish-")
         .suffix(".tmp")
         .tempfile_in(&folder)
         .map_err(|error| DurableError::io("create a file in", &folder, error))?;
-    write_and_sync(temporary.as_file(), path, bytes)?;
+    operations::created_file(temporary.path());
+    write_and_sync(temporary.as_file(), temporary.path(), bytes).map_err(|error| error.named(path))?;
     publish_temporary(temporary, path)
 }
 
@@ -82,44 +99,79 @@ pub fn publish_temporary(temporary: tempfile::NamedTempFile, path: &Path) -> Res
         let readable = temporary.as_file().set_permissions(fs::Permissions::from_mode(0o644));
         readable.map_err(|error| DurableError::io("set permissions of", path, error))?;
     }
+    let from = temporary.path().to_path_buf();
     temporary.persist(path).map_err(|error| DurableError::io("rename to", path, error.error))?;
+    operations::renamed(&from, path);
     sync_folder(&folder_of(path))
 }
 
 /// Moves the folder `temporary` to `target`, replacing what was there. Both must be on one file system; files inside must be synced.
+///
+/// Where kernel and file system can exchange two names (Linux on ext4, XFS, Btrfs, tmpfs) there is no moment without a `target`. Elsewhere
+/// the old folder takes its side name first, and a kill at that moment leaves it there: [`put_back`] looks for it.
 pub fn publish_directory(temporary: &Path, target: &Path) -> Result<(), DurableError> {
     sync_folder(temporary)?;
     let parent = folder_of(target);
-    if target.exists() {
-        // A folder cannot be replaced in one step; a kill between the two renames leaves the old one under its side name.
-        let aside = beside(target, "old");
-        remove_folder(&aside)?;
-        fs::rename(target, &aside).map_err(|error| DurableError::io("rename", target, error))?;
-        fs::rename(temporary, target).map_err(|error| DurableError::io("rename to", target, error))?;
-        sync_folder(&parent)?;
-        return remove_folder(&aside);
+    if !target.exists() {
+        rename(temporary, target)?;
+        return sync_folder(&parent);
     }
-    fs::rename(temporary, target).map_err(|error| DurableError::io("rename to", target, error))?;
-    sync_folder(&parent)
+    let old = match operations::exchange(temporary, target) {
+        Ok(()) => temporary.to_path_buf(),
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => replace_in_two_steps(temporary, target)?,
+        Err(error) => return Err(DurableError::io("exchange", target, error)),
+    };
+    sync_folder(&parent)?;
+    remove_folder(&old)
+}
+
+/// Returns where the old folder is now.
+fn replace_in_two_steps(temporary: &Path, target: &Path) -> Result<PathBuf, DurableError> {
+    let aside = beside(target, "old");
+    remove_folder(&aside)?;
+    rename(target, &aside)?;
+    // Both names must not be lost together: the old folder is found under its side name before the new one takes its place.
+    sync_folder(&folder_of(target))?;
+    rename(temporary, target)?;
+    Ok(aside)
+}
+
+/// Gives a folder its name back that was being replaced in two steps when the process died. Returns whether there was one.
+pub fn put_back(target: &Path) -> Result<bool, DurableError> {
+    let aside = beside(target, "old");
+    if target.exists() || !aside.exists() {
+        return Ok(false);
+    }
+    rename(&aside, target)?;
+    sync_folder(&folder_of(target))?;
+    Ok(true)
 }
 
 /// An empty folder beside `target`, where its files are written first. Left-overs of a killed run are removed.
 pub fn staging_folder(target: &Path) -> Result<PathBuf, DurableError> {
     let staging = beside(target, "tmp");
     remove_folder(&staging)?;
-    fs::create_dir_all(&staging).map_err(|error| DurableError::io("create", &staging, error))?;
+    create_folders(&staging)?;
     Ok(staging)
+}
+
+/// Moves a folder, and makes that survive a power cut. What has the new name is removed first.
+pub fn move_folder(from: &Path, to: &Path) -> Result<(), DurableError> {
+    remove_folder(to)?;
+    rename(from, to)?;
+    sync_folder(&folder_of(to))
 }
 
 /// Writes a file inside a staging folder and syncs it.
 pub fn write_staged(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
-    let file = File::create(path).map_err(|error| DurableError::io("create", path, error))?;
-    write_and_sync(&file, path, bytes)
+    let mut file = StagedFile::create(path)?;
+    file.write(bytes)?;
+    file.finish()
 }
 
 /// Removes a folder if it is there.
 pub fn remove_folder(path: &Path) -> Result<(), DurableError> {
-    match fs::remove_dir_all(path) {
+    match operations::remove_tree(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(DurableError::io("remove", path, error)),
         _ => Ok(()),
     }
@@ -127,13 +179,33 @@ pub fn remove_folder(path: &Path) -> Result<(), DurableError> {
 
 /// Makes renames inside `folder` survive a power cut.
 pub fn sync_folder(folder: &Path) -> Result<(), DurableError> {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|error| DurableError::io("sync", folder, error))
+    operations::sync_folder(folder).map_err(|error| DurableError::io("sync", folder, error))
 }
 
-fn write_and_sync(mut file: &File, path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
-    file.write_all(bytes).map_err(|error| DurableError::io("write", path, error))?;
-    file.sync_all().map_err(|error| DurableError::io("sync", path, error))
+/// Makes a folder and those above it; a power cut later does not lose one of them with all that was published inside.
+fn create_folders(path: &Path) -> Result<(), DurableError> {
+    let refused = |error| DurableError::io("create", path, error);
+    match operations::create_folder(path) {
+        Ok(()) => sync_folder(&folder_of(path)),
+        Err(_) if path.is_dir() => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let Some(parent) = parent else { return Err(refused(error)) };
+            create_folders(parent)?;
+            operations::create_folder(path).map_err(refused)?;
+            sync_folder(parent)
+        }
+        Err(error) => Err(refused(error)),
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), DurableError> {
+    operations::rename(from, to).map_err(|error| DurableError::io("rename to", to, error))
+}
+
+fn write_and_sync(file: &File, path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
+    operations::append(file, path, bytes).map_err(|error| DurableError::io("write", path, error))?;
+    operations::sync_file(file, path).map_err(|error| DurableError::io("sync", path, error))
 }
 
 fn folder_of(path: &Path) -> PathBuf {
@@ -192,6 +264,22 @@ mod tests {
         }
         assert_eq!(names(&target), ["b"]);
         assert_eq!(names(folder.path()), ["adapter"]);
+    }
+
+    #[test]
+    fn a_folder_replaced_in_two_steps_is_replaced_and_one_that_was_only_moved_aside_is_put_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("adapter");
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("a"), b"old").unwrap();
+        let staging = staging_folder(&target).unwrap();
+        write_staged(&staging.join("b"), b"new").unwrap();
+        let aside = replace_in_two_steps(&staging, &target).unwrap();
+        assert_eq!((names(&target), names(&aside)), (vec!["b".to_string()], vec!["a".to_string()]));
+        assert!(!put_back(&target).unwrap(), "there is one in its place");
+        fs::remove_dir_all(&target).unwrap();
+        assert!(put_back(&target).unwrap());
+        assert_eq!(names(&target), ["a"]);
     }
 
     /// `/dev/full` is the kernel's own full disk.

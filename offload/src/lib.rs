@@ -18,6 +18,7 @@ pub mod host;
 pub mod map;
 mod memory;
 mod pipeline;
+pub mod process;
 pub mod rules;
 pub mod slab;
 pub mod store;

@@ -96,7 +96,9 @@ fn written(ground: &Ground, choice: &Choice) -> Plan {
         offload: offload(recipe, choice, budgets, ground.transfers),
         checkpoint: CheckpointPlan {
             every_steps: recipe.checkpoint.every_steps,
+            every_minutes: recipe.checkpoint.every_minutes,
             keep_last: recipe.checkpoint.keep_last,
+            keep_best: recipe.checkpoint.keep_best,
         },
         evaluation: recipe.eval.as_ref().map(|eval| ground.evaluation(eval, &shape)),
         log: LogPlan { tensorboard: recipe.log.tensorboard },

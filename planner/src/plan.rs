@@ -331,12 +331,18 @@ pub enum Warmup {
 }
 
 /// What survives a kill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointPlan {
-    /// Steps between checkpoints; `None` writes one at the end (and on Ctrl-C) only.
+    /// Steps between checkpoints; `None` writes none because of them.
     pub every_steps: Option<u64>,
-    /// How many to keep.
+    /// Minutes between checkpoints; with neither, one is written at the end (and on Ctrl-C) only.
+    #[serde(default)]
+    pub every_minutes: Option<f64>,
+    /// How many of the last to keep.
     pub keep_last: usize,
+    /// How many of those with the least held-out loss to keep besides.
+    #[serde(default)]
+    pub keep_best: usize,
 }
 
 /// Held-out measurement before and after training.

@@ -207,6 +207,17 @@ fn check_checksum(recipe: &Recipe) -> Result<(), RecipeError> {
     demand(holds, "model.sha256", format!("{sum:?}"), "expected 64 hexadecimal digits")
 }
 
+fn check_checkpoint(recipe: &Recipe) -> Result<(), RecipeError> {
+    let section = &recipe.checkpoint;
+    if let Some(minutes) = section.every_minutes {
+        let holds = minutes.is_finite() && minutes > 0.0;
+        demand(holds, "checkpoint.every_minutes", minutes, "expected > 0 and finite, or leave the key out")?;
+    }
+    let measured = section.keep_best == 0 || recipe.eval.as_ref().is_some_and(|eval| eval.every_steps.is_some());
+    let expected = "expected eval.every_steps with it: the best are those of the least held-out loss";
+    demand(measured, "checkpoint.keep_best", section.keep_best, expected)
+}
+
 fn check_counts(recipe: &Recipe) -> Result<(), RecipeError> {
     let at_least_one = |key, value: Option<u64>| match value {
         Some(0) => demand(false, key, 0, "expected >= 1, or leave the key out"),
@@ -214,6 +225,7 @@ fn check_counts(recipe: &Recipe) -> Result<(), RecipeError> {
     };
     at_least_one("checkpoint.every_steps", recipe.checkpoint.every_steps)?;
     at_least_one("checkpoint.keep_last", Some(recipe.checkpoint.keep_last as u64))?;
+    check_checkpoint(recipe)?;
     let Some(eval) = &recipe.eval else { return Ok(()) };
     at_least_one("eval.every_steps", eval.every_steps)?;
     at_least_one("eval.max_new_tokens", Some(eval.max_new_tokens as u64))?;

@@ -35,13 +35,14 @@
 //! | `offload.chunk`, `offload.queue_depth` | `"auto"` | what was measured on the drives |
 //! | `offload.update_during_backward` | `"auto"` | yes where gradients are not clipped |
 //! | `checkpoint.keep_last` | 2 | |
+//! | `checkpoint.keep_best` | 0 | only the last |
 //! | `eval.exact_match` | false | |
 //! | `eval.max_new_tokens` | 64 | |
 //! | `log.tensorboard` | true | |
 //! | `hardware.device`, `hardware.memory` | `"auto"` | |
 //!
-//! Absent without a default value: `model.sha256` (not checked), `method.start_from` (a fresh adapter),
-//! `offload.write_budget_tb` (no bound), `checkpoint.every_steps` (at the end only), `[eval]` (no evaluation), `eval.every_steps` (before
+//! Absent without a default value: `model.sha256` (not checked), `method.start_from` (a fresh adapter), `offload.write_budget_tb` (no
+//! bound), `checkpoint.every_steps` and `checkpoint.every_minutes` (at the end only), `[eval]` (no evaluation), `eval.every_steps` (before
 //! and after only), `eval.max_rows` (all rows), a source's `file_format` (by its name), `format` (decided by the first row), `columns`
 //! (called as the format calls them), `max_rows` (all rows), `data.clean.near_similarity` (0.8).
 

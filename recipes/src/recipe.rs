@@ -131,20 +131,26 @@ pub enum ScheduleChoice {
 }
 
 /// `[checkpoint]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointSection {
-    /// Steps between checkpoints; absent: at the end only.
+    /// Steps between checkpoints; without this and `every_minutes`: at the end only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every_steps: Option<u64>,
-    /// How many to keep.
+    /// Minutes between checkpoints, looked at after each step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_minutes: Option<f64>,
+    /// How many of the last to keep.
     #[serde(default = "defaults::keep_last")]
     pub keep_last: usize,
+    /// How many of those with the least held-out loss to keep besides.
+    #[serde(default)]
+    pub keep_best: usize,
 }
 
 impl Default for CheckpointSection {
     fn default() -> Self {
-        CheckpointSection { every_steps: None, keep_last: defaults::keep_last() }
+        CheckpointSection { every_steps: None, every_minutes: None, keep_last: defaults::keep_last(), keep_best: 0 }
     }
 }
 

@@ -141,6 +141,9 @@ fn values_out_of_range_are_refused_with_their_number() {
         ("hardware.memory=lots", "\"8GB\""),
         ("hardware.device=tpu", "\"cuda:0\""),
         ("checkpoint.keep_last=0", "expected >= 1"),
+        ("checkpoint.every_minutes=0", "expected > 0"),
+        ("checkpoint.every_minutes=nan", "expected > 0"),
+        ("checkpoint.keep_best=2", "expected eval.every_steps with it"),
     ] {
         let error = parse_with(&[set]).unwrap_err();
         assert!(error.contains(part), "{set}: {error}");

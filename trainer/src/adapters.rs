@@ -16,8 +16,8 @@ use planner::plan::LoraPlan;
 
 use crate::error::TrainError;
 use crate::layout::{self, GroupLayout};
-use crate::numbers::stored;
 use crate::parameters::Parameters;
+use crate::state::stored;
 
 /// Fresh adapters: A uniform in ±1/sqrt(inputs) (PEFT's Kaiming-uniform with a = sqrt 5), B zero.
 pub(crate) fn initialise(parameters: &Parameters, seed: u64) -> Result<(), TrainError> {

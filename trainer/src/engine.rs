@@ -24,6 +24,7 @@ use crate::optimizer::{Finish, Optimizer};
 use crate::parameters::SharedParameters;
 use crate::residency::Residency;
 use crate::run::Listener;
+use crate::samples::Sample;
 
 /// Walks blocks.
 #[derive(Debug)]
@@ -112,7 +113,7 @@ impl Engine {
         rows: &HeldOut,
         tokenizer: Option<&Tokenizer>,
         events: &mut Listener<'_>,
-    ) -> Result<EvaluationReport, TrainError> {
+    ) -> Result<(EvaluationReport, Vec<Sample>), TrainError> {
         let dtype = self.residency.dtype();
         let adapters: Vec<BlockAdapters> = self.residency.adapters().iter().map(|block| block.ready(dtype)).collect();
         let stack = Stack { blocks: &self.residency, adapters: &adapters };

@@ -96,6 +96,14 @@ pub enum TrainError {
         /// What differs.
         problem: String,
     },
+    /// The checkpoint whose weights a new run should begin with has other tensors than the recipe trains.
+    #[error("--from: {checkpoint}: {problem}; set the recipe's method to it, or begin from another checkpoint", checkpoint = checkpoint.display())]
+    BeginFrom {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// What differs, with both values.
+        problem: String,
+    },
     /// A tier cannot hold, read or write what the plan put there.
     #[error(transparent)]
     Tier(#[from] TierError),
@@ -191,6 +199,9 @@ pub enum TrainError {
 impl TrainError {
     /// Whether the user's input is at fault (exit code 2), found before anything was trained.
     pub fn is_bad_input(&self) -> bool {
+        if let TrainError::Checkpoint(error) = self {
+            return error.is_bad_input();
+        }
         matches!(
             self,
             TrainError::Data(_)
@@ -200,6 +211,7 @@ impl TrainError {
                 | TrainError::Device { .. }
                 | TrainError::NothingToResume { .. }
                 | TrainError::OtherPlan { .. }
+                | TrainError::BeginFrom { .. }
                 | TrainError::NoTier(_)
                 | TrainError::Subject { .. }
                 | TrainError::Adapter { .. }

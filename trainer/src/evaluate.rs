@@ -1,7 +1,7 @@
 //! Figures on rows that were not trained on: loss over trained tokens, and exact answers by greedy decoding.
 //!
 //! In:    rows, prepared once; a network: that of the moment in a run, or an opened one.
-//! Out:   an [`EvaluationReport`], or its parts.
+//! Out:   an [`EvaluationReport`], or its parts; the first answers.
 //! Never: touches gradients or optimizer state.
 
 use std::time::Instant;
@@ -16,6 +16,7 @@ use crate::error::TrainError;
 use crate::events::{EvaluationReport, Event};
 use crate::network::{Forward, Network};
 use crate::run::Listener;
+use crate::samples::{SAMPLES, Sample};
 
 /// Rows that are measured, tokenised.
 #[derive(Debug)]
@@ -99,24 +100,28 @@ impl HeldOut {
         self.plan.every_steps.is_some_and(|every| step.is_multiple_of(every))
     }
 
-    /// The figures; exact answers only with a tokenizer, since decoding takes longer than the loss.
+    /// The figures, and the first answers; exact answers only with a tokenizer, since decoding takes longer than the loss.
     pub(crate) fn measure(
         &self,
         forward: Forward<'_>,
         tokenizer: Option<&Tokenizer>,
         events: &mut Listener<'_>,
-    ) -> Result<EvaluationReport, TrainError> {
+    ) -> Result<(EvaluationReport, Vec<Sample>), TrainError> {
         let begun = Instant::now();
         let loss = self.loss_of(forward, events)?.mean();
+        let mut samples = Vec::new();
         let exact = match tokenizer {
             Some(tokenizer) if self.plan.exact_match => {
                 let answers = self.answers_of(forward, tokenizer, events)?;
+                for (question, answer) in self.questions.iter().zip(&answers).take(SAMPLES) {
+                    samples.push(Sample::new(question, answer, tokenizer)?);
+                }
                 Some((self.right(&answers).filter(|&right| right).count(), self.questions.len()))
             }
             _ => None,
         };
         let seconds = begun.elapsed().as_secs_f64();
-        Ok(EvaluationReport { loss, perplexity: loss.exp(), rows: self.rows, exact, seconds })
+        Ok((EvaluationReport { loss, perplexity: loss.exp(), rows: self.rows, exact, seconds }, samples))
     }
 
     /// Which answers are exactly right.

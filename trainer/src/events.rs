@@ -5,11 +5,14 @@
 //! Never: text for people beyond short notes.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use checkpoints::weights::Weights;
 use planner::plan::Plan;
 use serde::Serialize;
 
+use crate::saver::SaveReport;
 use crate::stalls::StallReport;
 
 /// One run, planned and with its weights opened.
@@ -21,12 +24,29 @@ pub struct Job {
     pub weights: Weights,
     /// Where everything is written; locked by the caller.
     pub run_directory: PathBuf,
-    /// Go on after the newest complete checkpoint.
-    pub resume: bool,
+    /// Whether the run goes on, and from where.
+    pub resume: Resume,
+    /// Begin with the weights of this checkpoint, or of the newest of this run directory.
+    pub from: Option<PathBuf>,
+    /// The resolved recipe, TOML: every checkpoint holds it.
+    pub recipe: String,
+    /// Set from outside to ask for a checkpoint after the step that is under way; unset when it has begun.
+    pub save_asked: Arc<AtomicBool>,
     /// Written as `base_model_name_or_path` into the adapter.
     pub base_name: String,
     /// Folder of prepared rows, shared by all runs.
     pub token_cache: PathBuf,
+}
+
+/// Where a run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// It begins.
+    No,
+    /// After the newest complete checkpoint.
+    Newest,
+    /// After the checkpoint of this step; later ones are set aside.
+    Step(u64),
 }
 
 /// Something happened.
@@ -78,6 +98,15 @@ pub enum Event {
         step: u64,
         /// Its folder.
         path: PathBuf,
+        /// Figures of the save.
+        saved: SaveReport,
+    },
+    /// A checkpoint could not be written; what was there before is untouched, and the run goes on.
+    SaveFailed {
+        /// Optimizer updates in it.
+        step: u64,
+        /// Why not.
+        problem: String,
     },
 }
 
@@ -114,7 +143,9 @@ pub struct StepMetrics {
     pub nvme_read_bytes: u64,
     /// Bytes written to NVMe by the step. What placing the arrays wrote counts for the run, not for its first step.
     pub nvme_write_bytes: u64,
-    /// The same for each NVMe path.
+    /// Bytes that the run wrote to NVMe so far, placing the arrays and earlier processes included.
+    pub nvme_written_bytes: u64,
+    /// Bytes of the step for each NVMe path.
     pub nvme: Vec<PathBytes>,
     /// Time the compute waited for bytes.
     pub stall_ms: f64,

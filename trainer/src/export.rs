@@ -30,7 +30,7 @@ use planner::plan::{DataPlan, MethodPlan};
 use crate::error::TrainError;
 use crate::model_folder::files_beside;
 use crate::network::Tuned;
-use crate::numbers::PARAMETER;
+use crate::state::PARAMETER;
 use crate::survive::adapter_config;
 
 pub use error::ExportError;

@@ -11,6 +11,9 @@ use planner::plan::{FullPlan, LoraPlan};
 /// Every slot begins at a multiple of this: the block of 8-bit optimizer states.
 const ALIGNMENT: u64 = 256;
 
+/// Name of the group around the blocks.
+pub(crate) const OUTER: &str = "outer";
+
 /// One tensor's place in the flat arrays of its group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
@@ -95,7 +98,7 @@ pub fn whole_model(plan: &FullPlan, spec: &DecoderSpec) -> Vec<GroupLayout> {
     if plan.head && !spec.tied_head {
         outer.push((HEAD.to_string(), vec![spec.vocabulary, spec.hidden]));
     }
-    blocks.chain([GroupLayout::new("outer".to_string(), outer)]).collect()
+    blocks.chain([GroupLayout::new(OUTER.to_string(), outer)]).collect()
 }
 
 #[cfg(test)]

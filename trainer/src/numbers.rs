@@ -13,6 +13,7 @@ use half::bf16;
 use planner::plan::Precision;
 
 use crate::error::TrainError;
+use crate::state::stored;
 
 /// Where tensors are read from.
 #[derive(Debug, Clone, Copy)]
@@ -70,12 +71,4 @@ impl<'a> Numbers<'a> {
         let stored = stored(name);
         self.trained.filter(|file| file.bytes_of(&stored).is_ok()).map(|file| (file, stored))
     }
-}
-
-/// What stands before a trained tensor's name in a checkpoint.
-pub(crate) const PARAMETER: &str = "parameter.";
-
-/// What a checkpoint calls a trained tensor.
-pub(crate) fn stored(name: &str) -> String {
-    format!("{PARAMETER}{name}")
 }

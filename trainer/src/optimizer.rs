@@ -2,7 +2,8 @@
 //!
 //! In:    flat gradients of a group, in the order the backward pass makes them; what is to become of them.
 //! Out:   updated parameters, the squared norm of each group's gradient.
-//! Never: updates a group with a gradient that is not a number; loses an error: the next call returns it.
+//! Never: updates a group with a gradient that is not a number, or one that a save has yet to read; loses an error: the next call
+//!        returns it.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -46,7 +47,8 @@ pub struct Optimizer {
     jobs: Option<SyncSender<Job>>,
     settled: Receiver<Done>,
     thread: Option<JoinHandle<()>>,
-    groups: usize,
+    /// The groups, as the backward pass completes them: a save writes them in this order.
+    order: Vec<usize>,
     stalls: Arc<Stalls>,
 }
 
@@ -64,11 +66,11 @@ impl Optimizer {
         // Its own pool: the loop's pool may be waiting for this thread.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(cores.max(1)).thread_name(|i| format!("update-{i}"));
         let pool = pool.build().map_err(|error| TrainError::Thread { reason: error.to_string() })?;
-        let groups = parameters.layout().len();
+        let order = parameters.update_order();
         let work = move || pool.install(move || serve(&parameters, &updater, &todo, &report));
         let thread = std::thread::Builder::new().name("optimizer".into()).spawn(work);
         let thread = thread.map_err(|error| TrainError::Thread { reason: error.to_string() })?;
-        Ok(Optimizer { jobs: Some(jobs), settled, thread: Some(thread), groups, stalls })
+        Ok(Optimizer { jobs: Some(jobs), settled, thread: Some(thread), order, stalls })
     }
 
     /// Waits until the thread is done with the gradient before, so that its memory is free when the next one is made.
@@ -95,7 +97,8 @@ impl Optimizer {
 
     /// Updates every group from its kept gradients.
     pub fn update_all(&self, step: Step) -> Result<(), TrainError> {
-        self.stalls.time(Cause::Optimizer, || (0..self.groups).for_each(|group| self.send(Job::Update(group, step))));
+        let send_all = || self.order.iter().for_each(|&group| self.send(Job::Update(group, step)));
+        self.stalls.time(Cause::Optimizer, send_all);
         self.settle().map(|_| ())
     }
 
@@ -131,10 +134,13 @@ fn serve(parameters: &SharedParameters, updater: &Updater, todo: &Receiver<Job>,
             // After an error nothing more is changed until it has been reported.
             _ if done.error.is_some() => continue,
             Job::Gradient(group, flat, finish) => take_gradient(parameters, updater, (group, &flat, finish), &mut done),
-            Job::Update(group, step) => updater
-                .update(&mut [&mut *parameters.group(group)], &step, GradientSource::FromArray)
-                .map(|_| ())
-                .map_err(TrainError::from),
+            Job::Update(group, step) => {
+                parameters.gate().pass(group);
+                updater
+                    .update(&mut [&mut *parameters.group(group)], &step, GradientSource::FromArray)
+                    .map(|_| ())
+                    .map_err(TrainError::from)
+            }
         };
         done.error = result.err();
     }
@@ -146,6 +152,10 @@ fn take_gradient(
     (number, flat, finish): (usize, &[f32], Finish),
     done: &mut Done,
 ) -> Result<(), TrainError> {
+    if matches!(finish, Finish::Update(_)) {
+        // Before the lock: whoever saves the group needs it.
+        parameters.gate().pass(number);
+    }
     let mut group = parameters.group(number);
     let kept = group.gradients.is_some();
     done.norms[number] = if kept { group.add_gradients(flat)? } else { squared_norm_by_256(flat) };

@@ -2,7 +2,7 @@
 //!
 //! In:    a layout, the plan, the tiers.
 //! Out:   values of a slot, for the device, for checkpoints and for exports.
-//! Never: changes a parameter after the start; only the optimizer does ([`crate::optimizer`]).
+//! Never: changes a parameter after the start; only the optimizer does ([`crate::optimizer`]), after passing the [`Gate`] of saves.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,8 @@ use offload::rules::{Rule, SlotRange};
 use planner::plan::{MethodPlan, Plan, Precision, Tier};
 
 use crate::error::TrainError;
-use crate::layout::{GroupLayout, Slot};
+use crate::gate::Gate;
+use crate::layout::{GroupLayout, OUTER, Slot};
 use crate::rule::rule;
 
 /// All groups of a run.
@@ -23,6 +24,7 @@ pub struct Parameters {
     layout: Vec<GroupLayout>,
     groups: Vec<Mutex<Group>>,
     rule: Rule,
+    gate: Gate,
 }
 
 /// The engine's place of a planned tier.
@@ -73,7 +75,7 @@ impl Parameters {
             let layout = offload::group::GroupLayout { name, key, slots: &slots, span_elements };
             groups.push(Mutex::new(Group::new(tiers, &rule, &layout, &places)?));
         }
-        Ok(Parameters { layout, groups, rule })
+        Ok(Parameters { layout, groups, rule, gate: Gate::default() })
     }
 
     /// Names and places.
@@ -84,6 +86,20 @@ impl Parameters {
     /// The update rule.
     pub fn rule(&self) -> &Rule {
         &self.rule
+    }
+
+    /// The gate that updates pass while a checkpoint is written.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Groups in the order in which the backward pass completes them: the last block first, what is around the blocks at the end.
+    pub(crate) fn update_order(&self) -> Vec<usize> {
+        let (outer, mut blocks): (Vec<usize>, Vec<usize>) =
+            (0..self.layout.len()).partition(|&number| self.layout[number].name == OUTER);
+        blocks.reverse();
+        blocks.extend(outer);
+        blocks
     }
 
     /// Number of trained weights.

@@ -8,20 +8,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use burn::tensor::Device;
-use checkpoints::checkpoint::Restored;
+use checkpoints::checkpoint::Reason;
 use checkpoints::weights::Weights;
 use datasets::{Batches, DataError, Prepared, Request, Step, Tokenizer};
 use offload::durable::publish_file;
 use offload::store::Store;
 use planner::plan::{Duration, Plan};
 
+use crate::beginning::{Beginning, place};
 use crate::error::TrainError;
 use crate::evaluate::{HeldOut, evaluation_tokens};
-use crate::events::{EvaluationReport, Event, Job, Outcome, StepMetrics, Summary};
-use crate::learner::{Learner, StepResult, tiers};
+use crate::events::{EvaluationReport, Event, Job, Outcome, Resume, StepMetrics, Summary};
+use crate::learner::{Learner, StepResult};
 use crate::load;
 use crate::metrics::{Metrics, peak_rss_bytes};
+use crate::samples;
+use crate::saving::{Origin, Saving};
 use crate::schedule::learning_rate;
 use crate::survive::{self, Progress};
 use crate::traffic::{Traffic, WriteBudgetEnd};
@@ -45,7 +47,7 @@ fn train_here(job: Job, stop: &AtomicBool, events: &mut Listener<'_>) -> Result<
         _ => None,
     };
     if stop.load(Ordering::Relaxed) {
-        return run.interrupted();
+        return run.interrupted(events);
     }
     events(Event::Started { steps: run.steps, first_step: run.standing.step + 1 });
     let begun = Instant::now();
@@ -57,17 +59,19 @@ fn train_here(job: Job, stop: &AtomicBool, events: &mut Listener<'_>) -> Result<
         events(Event::Step(metrics));
         run.tell_notes(events);
         if stop.load(Ordering::Relaxed) && run.standing.step < run.steps {
-            return run.interrupted();
+            return run.interrupted(events);
         }
         if let Some(end) = run.traffic.budget_ends().filter(|_| run.standing.step < run.steps) {
-            return run.out_of_write_budget(end);
+            return run.out_of_write_budget(end, events);
         }
         run.between_steps(events)?;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let path = run.save()?;
-    events(Event::Checkpoint { step: run.standing.step, path });
+    let last = run.save_and_wait(Reason::End, events)?;
     let after = run.evaluate(true, events)?;
+    if let Some(report) = &after {
+        run.saving.note_last_loss(&run.directory, &last, report.loss, events);
+    }
     let result = survive::export(&run.directory, &run.plan, &run.base_name, &run.weights, &run.learner.parameters)?;
     run.metrics.finish()?;
     let (steps, nvme_written_bytes) = (run.steps, run.traffic.written());
@@ -82,21 +86,22 @@ struct Run {
     base_name: String,
     weights: Weights,
     tokenizer: Tokenizer,
+    /// Dropped before the learner: a save under way reads its parameters.
+    saving: Saving,
     learner: Learner,
     batches: Batches,
     held_out: Option<HeldOut>,
     metrics: Metrics,
     standing: Progress,
     steps: u64,
-    /// What a resume must find unchanged.
-    decided: String,
     /// NVMe bytes so far, and what earlier processes of the run wrote.
     traffic: Traffic,
 }
 
 impl Run {
     fn prepare(job: Job, events: &mut Listener<'_>) -> Result<Run, TrainError> {
-        let Job { plan, weights, run_directory: directory, resume, base_name, token_cache } = job;
+        let Job { plan, weights, run_directory: directory, resume, from, recipe, save_asked, base_name, token_cache } =
+            job;
         let device = load::device(plan.device)?;
         let tokenizer = load::tokenizer(&weights)?;
         let prepared = request(&plan, &tokenizer, &token_cache).prepare(&mut |at| events(Event::Preparing(at)))?;
@@ -108,14 +113,15 @@ impl Run {
             (Some(_), None) => return Err(TrainError::NoHeldOut),
             (None, _) => None,
         };
-        let decided = survive::fingerprint(&plan, &prepared.address);
-        let kept = if resume { Some(survive::find(&directory, &decided, events)?) } else { None };
+        let model = weights.fingerprint();
+        let decided = survive::fingerprint(&plan, &prepared.address, &model);
+        let beginning = Beginning::find(&directory, resume, from.as_deref(), &decided, events)?;
         let rows = serde_json::to_vec_pretty(&prepared.report).expect("counts and names serialise");
         let batches = batches(&plan, prepared)?;
         let steps = steps_of(&plan, &batches);
         kernels::memory::give_back_small();
         let begun = Instant::now();
-        let placed = place(&plan, &weights, &device, kept.as_ref());
+        let placed = place(&plan, &weights, &device, &beginning);
         let (learner, standing) = placed.map_err(|error| error.before_training(plan.memory.nvme_bytes))?;
         notes_of(&learner).into_iter().for_each(|note| events(Event::Note(note)));
         events(Event::Loaded {
@@ -126,20 +132,26 @@ impl Run {
         let store = learner.tiers.nvme.as_ref();
         let traffic = Traffic::start(&plan, &learner.parameters, store, standing.nvme_written_bytes)?;
         publish_file(&directory.join("data.json"), &rows)?;
+        if let Resume::Step(step) = resume {
+            // Before lines of metrics are cut: a kill between the two must not leave a checkpoint without its history.
+            survive::set_later_aside(&directory, step, events)?;
+        }
         let metrics = Metrics::open(&directory, standing.step, plan.log.tensorboard)?;
+        let origin = Origin { recipe, decided, model, started_from: beginning.started_from() };
+        let saving = Saving::new(&directory, &plan, learner.parameters.clone(), save_asked, origin);
         Ok(Run {
             plan,
             directory,
             base_name,
             weights,
             tokenizer,
+            saving,
             learner,
             batches,
             held_out,
             metrics,
             standing,
             steps,
-            decided,
             traffic,
         })
     }
@@ -176,6 +188,7 @@ impl Run {
             dram_tier_bytes: self.learner.tiers.dram.used_bytes(),
             nvme_read_bytes: nvme.iter().map(|path| path.read_bytes).sum(),
             nvme_write_bytes: nvme.iter().map(|path| path.written_bytes).sum(),
+            nvme_written_bytes: self.standing.nvme_written_bytes,
             nvme,
             stall_ms: stalls.total_ms(),
             stalls,
@@ -188,10 +201,10 @@ impl Run {
         pool.map_or(self.learner.tiers.device.used_bytes(), |usage| usage.bytes_in_use)
     }
 
-    /// What has changed in the tiers since the start: an engine that gave up, with its cost.
-    fn tell_notes(&self, events: &mut Listener<'_>) {
+    /// What has changed since the start: an engine that gave up, with its cost; a disk that takes no more lines.
+    fn tell_notes(&mut self, events: &mut Listener<'_>) {
         let notes = self.learner.tiers.nvme.as_ref().map(Store::notes).unwrap_or_default();
-        notes.into_iter().for_each(|note| events(Event::Note(note)));
+        notes.into_iter().chain(self.metrics.take_note()).for_each(|note| events(Event::Note(note)));
     }
 
     /// The batches of the next update; begins the next pass where one ended.
@@ -209,6 +222,7 @@ impl Run {
     }
 
     fn between_steps(&mut self, events: &mut Listener<'_>) -> Result<(), TrainError> {
+        self.saving.look(&mut self.metrics, events)?;
         let step = self.standing.step;
         if step == self.steps {
             return Ok(());
@@ -216,11 +230,10 @@ impl Run {
         if self.held_out.as_ref().is_some_and(|held_out| held_out.is_due(step)) {
             self.evaluate(false, events)?;
         }
-        if self.plan.checkpoint.every_steps.is_some_and(|every| step.is_multiple_of(every)) {
-            let path = self.save()?;
-            events(Event::Checkpoint { step, path });
+        match self.saving.due(step) {
+            Some(reason) => self.begin_save(reason, events),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn evaluate(
@@ -230,47 +243,37 @@ impl Run {
     ) -> Result<Option<EvaluationReport>, TrainError> {
         let Some(held_out) = &self.held_out else { return Ok(None) };
         let tokenizer = with_answers.then_some(&self.tokenizer);
-        let report = self.learner.engine.evaluate(held_out, tokenizer, events)?;
+        let (report, answers) = self.learner.engine.evaluate(held_out, tokenizer, events)?;
+        samples::keep(&self.directory, self.standing.step, &answers)?;
+        self.saving.evaluated(self.standing.step, report.loss);
         self.metrics.evaluation(self.standing.step, &report)?;
         events(Event::Evaluated { step: self.standing.step, report: report.clone() });
         Ok(Some(report))
     }
 
-    fn save(&self) -> Result<PathBuf, TrainError> {
-        survive::save(&self.directory, &self.plan, &self.decided, &self.learner.parameters, &self.standing)
+    /// Begins to write this moment while training goes on.
+    fn begin_save(&mut self, reason: Reason, events: &mut Listener<'_>) -> Result<(), TrainError> {
+        let now = (&self.plan, &self.standing, self.steps);
+        self.saving.begin(reason, now, &mut self.metrics, events)
     }
 
-    fn out_of_write_budget(self, end: WriteBudgetEnd) -> Result<Outcome, TrainError> {
-        let (step, checkpoint) = (self.standing.step, self.save()?);
+    fn save_and_wait(&mut self, reason: Reason, events: &mut Listener<'_>) -> Result<PathBuf, TrainError> {
+        self.begin_save(reason, events)?;
+        self.saving.finish(&mut self.metrics, events)
+    }
+
+    fn out_of_write_budget(mut self, end: WriteBudgetEnd, events: &mut Listener<'_>) -> Result<Outcome, TrainError> {
+        let (step, checkpoint) = (self.standing.step, self.save_and_wait(Reason::WriteBudget, events)?);
         self.metrics.finish()?;
         let WriteBudgetEnd { budget_bytes, written_bytes, step_bytes } = end;
         Err(TrainError::WriteBudget { step, checkpoint, budget_bytes, written_bytes, step_bytes })
     }
 
-    fn interrupted(self) -> Result<Outcome, TrainError> {
-        let (step, checkpoint) = (self.standing.step, self.save()?);
+    fn interrupted(mut self, events: &mut Listener<'_>) -> Result<Outcome, TrainError> {
+        let (step, checkpoint) = (self.standing.step, self.save_and_wait(Reason::Interrupted, events)?);
         self.metrics.finish()?;
         Ok(Outcome::Interrupted { step, checkpoint })
     }
-}
-
-/// Tiers, arrays and network, filled from the model or from a checkpoint; and where the run stands then.
-fn place(
-    plan: &Plan,
-    weights: &Weights,
-    device: &Device,
-    kept: Option<&Restored>,
-) -> Result<(Learner, Progress), TrainError> {
-    let tiers = tiers(plan, kept.map_or(0, |kept| kept.position.nvme_written_bytes))?;
-    let parameters = Learner::parameters(weights, plan, &tiers)?;
-    let standing = match kept {
-        Some(kept) => survive::restore(kept, &parameters)?,
-        None => {
-            Learner::initialise(&parameters, weights, plan)?;
-            Progress::default()
-        }
-    };
-    Ok((Learner::start(weights, plan, device, parameters, tiers)?, standing))
 }
 
 /// What people should know about the tiers: which engine moves bytes and why, and every fallback with its cost.

@@ -70,6 +70,10 @@ impl Folder {
         self.shards[place.shard].format(&place.stored_name)
     }
 
+    pub(super) fn shards(&self) -> &[TensorFile] {
+        &self.shards
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.shards.iter().map(TensorFile::bytes).sum()
     }

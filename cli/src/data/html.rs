@@ -10,6 +10,7 @@ use super::Rows;
 use super::pieces::{mask, pieces};
 use super::stats::{Stats, duplicates_text, packing_text};
 use super::summary::{self, grouped};
+use crate::markup::escaped;
 
 /// Rows that are shown in full: the first ones, then the longest.
 const FIRST_ROWS: usize = 20;
@@ -139,31 +140,12 @@ fn row(rows: &Rows, number: usize, open: &str) -> String {
     out + "</pre></details>"
 }
 
-/// Text as text, wherever it stands in the page.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\'' => out += "&#39;",
-            // Not allowed in a page, even escaped.
-            control if control.is_control() && control != '\n' && control != '\t' => out.push('\u{fffd}'),
-            other => out.push(other),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn text_of_a_row_cannot_become_markup() {
-        assert_eq!(escaped("<script>\"a\" & 'b'\u{0}"), "&lt;script&gt;&quot;a&quot; &amp; &#39;b&#39;\u{fffd}");
+    fn counts_above_a_bar_are_short() {
         assert_eq!([9_999, 12_345, 3_400_000].map(short), ["9999", "12k", "3.4M"]);
     }
 }

@@ -37,6 +37,12 @@ pub fn print(report: &Report) {
     anstream::print!("{}", text(report, width()));
 }
 
+/// What the machine is, section by section; those without rows are left out.
+pub fn facts(machine: &super::Inventory) -> Vec<(String, Vec<(String, String)>)> {
+    let sections = rows::machine(machine).into_iter().filter(|section| !section.rows.is_empty());
+    sections.map(|section| (section.title.to_string(), section.rows)).collect()
+}
+
 /// The whole report, `width` columns wide, with escapes for colour.
 pub fn text(report: &Report, width: usize) -> String {
     let mut out = String::new();

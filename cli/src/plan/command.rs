@@ -20,7 +20,7 @@ use crate::args::PlanArguments;
 use crate::described::Target;
 use crate::failure::{Failure, OrFail};
 use crate::io_profile::{self, Origin};
-use crate::report::{DRIVE, report};
+use crate::plan_report::{DRIVE, report};
 use crate::{hardware, subject};
 
 /// Rows that `--what-fits` plans with, tokens.

@@ -18,7 +18,7 @@ mod svg;
 mod terminal;
 mod tiers;
 mod time;
-mod words;
+pub mod words;
 
 use std::io::Write;
 
@@ -30,13 +30,13 @@ pub use command::print;
 pub use compare::compare;
 pub use facts::ten_lines;
 pub use fits::fits_table;
-pub use measured::{Measured, against_measured};
+pub use measured::{Measured, Planned, against_measured, comparison};
 pub use page::text;
 pub use schema::schema;
 pub use svg::svg;
 
 /// Writes on stdout; a reader that has seen enough (`| head`) is no error.
-fn say(text: &str) -> Result<(), Failure> {
+pub fn say(text: &str) -> Result<(), Failure> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(anyhow!("cannot write to stdout: {error}")).or_run()

@@ -8,7 +8,7 @@ use planner::plan::{Phase, Resource, Tier};
 use planner::rates::RatesOrigin;
 
 /// A phase in a table.
-pub(super) fn phase(phase: Phase) -> &'static str {
+pub fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Load => "load",
         Phase::Forward => "forward",
@@ -22,7 +22,7 @@ pub(super) fn phase(phase: Phase) -> &'static str {
 }
 
 /// A resource in a sentence.
-pub(super) fn resource(resource: Resource) -> &'static str {
+pub fn resource(resource: Resource) -> &'static str {
     match resource {
         Resource::Compute => "compute",
         Resource::DeviceMemory => "device memory",
@@ -36,7 +36,7 @@ pub(super) fn resource(resource: Resource) -> &'static str {
 }
 
 /// A tier, as a recipe writes it.
-pub(super) fn tier(tier: Tier) -> &'static str {
+pub fn tier(tier: Tier) -> &'static str {
     match tier {
         Tier::Device => "device",
         Tier::Dram => "dram",
@@ -45,7 +45,7 @@ pub(super) fn tier(tier: Tier) -> &'static str {
 }
 
 /// Where the rates come from, in a sentence.
-pub(super) fn origin(origin: RatesOrigin) -> &'static str {
+pub fn origin(origin: RatesOrigin) -> &'static str {
     match origin {
         RatesOrigin::Measured => "rates measured on this machine",
         RatesOrigin::Catalogue => "rates from published figures of the parts",
@@ -54,7 +54,7 @@ pub(super) fn origin(origin: RatesOrigin) -> &'static str {
 }
 
 /// `850 ms`, `3.21 s`, `12.1 min`, `3.4 h`, `5.2 days`; `-` for what is no number.
-pub(super) fn seconds(seconds: f64) -> String {
+pub fn seconds(seconds: f64) -> String {
     match seconds {
         s if !s.is_finite() || s < 0.0 => "-".to_string(),
         s if s > 0.0 && s < 0.009_995 => format!("{:.2} ms", s * 1e3),
@@ -69,7 +69,7 @@ pub(super) fn seconds(seconds: f64) -> String {
 }
 
 /// Three significant digits, and thousands as they are: `0.831`, `12.4`, `5333`.
-pub(super) fn figure(amount: f64) -> String {
+pub fn figure(amount: f64) -> String {
     match amount {
         a if !a.is_finite() => "-".to_string(),
         0.0 => "0".to_string(),
@@ -81,7 +81,7 @@ pub(super) fn figure(amount: f64) -> String {
 }
 
 /// `135 M`, `8.03 B`, `1.20 T`: counts of tokens and parameters, in the thousands of their field (B is 10^9).
-pub(super) fn count(amount: f64) -> String {
+pub fn count(amount: f64) -> String {
     match amount {
         a if !a.is_finite() => "-".to_string(),
         a if a < 1e3 => format!("{a:.0}"),
@@ -93,7 +93,7 @@ pub(super) fn count(amount: f64) -> String {
 }
 
 /// `950 Wh`, `1.24 kWh`.
-pub(super) fn energy(watt_hours: f64) -> String {
+pub fn energy(watt_hours: f64) -> String {
     match watt_hours {
         wh if wh < 999.5 => format!("{} Wh", figure(wh)),
         wh => format!("{} kWh", figure(wh / 1e3)),
@@ -101,7 +101,7 @@ pub(super) fn energy(watt_hours: f64) -> String {
 }
 
 /// Money without a currency: that is the user's own.
-pub(super) fn money(amount: f64) -> String {
+pub fn money(amount: f64) -> String {
     match amount {
         a if !a.is_finite() => "-".to_string(),
         a if a.abs() < 1000.0 => format!("{a:.2}"),
@@ -110,7 +110,7 @@ pub(super) fn money(amount: f64) -> String {
 }
 
 /// `68 %`; one digit below ten.
-pub(super) fn percent(share: f64) -> String {
+pub fn percent(share: f64) -> String {
     match share * 100.0 {
         p if !p.is_finite() => "-".to_string(),
         p if p != 0.0 && p.abs() < 9.95 => format!("{p:.1} %"),

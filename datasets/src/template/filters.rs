@@ -11,8 +11,8 @@ use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, Value};
 
 use super::arguments::{Arguments, wrong};
-use super::source::{ITERATE, PERCENT};
-use super::{collections, json, python};
+use super::source::{ITERATE, KEEP, KEEP_INSIDE, PERCENT};
+use super::{bounds, collections, json, python};
 
 /// Adds the filters.
 pub(crate) fn add(environment: &mut Environment<'static>) {
@@ -38,6 +38,8 @@ pub(crate) fn add(environment: &mut Environment<'static>) {
         _ => Ok(value),
     });
     environment.add_filter(PERCENT, percent);
+    environment.add_filter(KEEP, bounds::keep);
+    environment.add_filter(KEEP_INSIDE, bounds::keep_inside);
 }
 
 /// Items of what can be iterated; none and numbers cannot.

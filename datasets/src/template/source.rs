@@ -2,10 +2,12 @@
 //!
 //! In:    Jinja source.
 //! Out:   source that means in minijinja what the original means in Jinja2: slices, `%` after a string, loops over what
-//!        is no collection, `{% generation %}` blocks.
+//!        is no collection, `{% generation %}` blocks; every value that `set` keeps goes through [`KEEP`] or
+//!        [`KEEP_INSIDE`]; and the source's [`Extent`], which `bounds` judges.
 //! Never: touches text outside of tags, string literals, comments or raw blocks; fails: what it does not understand is
 //!        left for the compiler to refuse.
 
+use super::bounds::Extent;
 use super::text;
 
 /// Rewritten source.
@@ -15,6 +17,8 @@ pub(crate) struct Rewritten {
     pub(crate) text: String,
     /// Whether it has generation blocks.
     pub(crate) generation: bool,
+    /// How large its largest parts are.
+    pub(crate) extent: Extent,
 }
 
 /// The method that a slice becomes: `x[a:b]` is `x.__slice__(a, b, none)`.
@@ -23,6 +27,10 @@ pub(crate) const SLICE: &str = "__slice__";
 pub(crate) const PERCENT: &str = "__percent__";
 /// The filter that a loop's collection goes through.
 pub(crate) const ITERATE: &str = "__iterate__";
+/// The filter that a value goes through before `set` keeps it.
+pub(crate) const KEEP: &str = "__keep__";
+/// The same where `set` keeps it inside a namespace.
+pub(crate) const KEEP_INSIDE: &str = "__keep_inside__";
 /// The function whose call block a generation block becomes, as in transformers.
 pub(crate) const GENERATION: &str = "__generation__";
 
@@ -45,7 +53,7 @@ enum Kind {
 /// Rewrites `source`; line ends become `\n` as in Jinja2.
 pub(crate) fn rewrite(source: &str) -> Rewritten {
     let source = text::unix_lines(source);
-    let mut out = Rewritten { text: String::with_capacity(source.len()), generation: false };
+    let mut out = Rewritten { text: String::with_capacity(source.len()), generation: false, extent: Extent::default() };
     let mut rest = source.as_str();
     while let Some(at) = rest.find('{') {
         out.text.push_str(&rest[..at]);
@@ -73,11 +81,13 @@ fn tag(rest: &str, end: &str, out: &mut Rewritten) -> usize {
     let start = 2 + sign;
     let Some((tokens, length)) = tokens(&rest[start..], end) else {
         out.text.push_str(rest);
+        out.extent.unclosed(rest);
         return rest.len();
     };
     out.text.push_str(&rest[..start]);
     let close = start + length;
     let word = tokens.iter().find(|token| token.kind != Kind::Space).map_or("", |token| token.text);
+    out.extent.tag(word, tokens.iter().filter(|token| token.kind != Kind::Space).map(step));
     if end == "%}" {
         match word {
             "raw" => {
@@ -91,6 +101,7 @@ fn tag(rest: &str, end: &str, out: &mut Rewritten) -> usize {
             }
             "endgeneration" => out.text.push_str(" endcall "),
             "for" => for_tag(&tokens, &mut out.text),
+            "set" => set_tag(&tokens, &mut out.text),
             _ => expression(&tokens, 0, &mut out.text),
         }
     } else {
@@ -172,6 +183,20 @@ fn for_tag(tokens: &[Token], out: &mut String) {
     expression(&tokens[start + 1..end], 0, out);
     out.push_str(&format!(")|{ITERATE} "));
     expression(&tokens[end..], 0, out);
+}
+
+/// `set x = EXPR` becomes `set x = (EXPR)|__keep__`, with an attribute `__keep_inside__`; a block's text is kept as it is.
+fn set_tag(tokens: &[Token], out: &mut String) {
+    let equals = find(tokens, 0, |token| is(Some(token), "="));
+    let value = equals.map_or(tokens.len(), |equals| skip_space(tokens, equals + 1));
+    if value == tokens.len() {
+        return expression(tokens, 0, out);
+    }
+    expression(&tokens[..value], 0, out);
+    out.push('(');
+    expression(&tokens[value..], 0, out);
+    let has_attribute = tokens[..value].iter().any(|token| is(Some(token), "."));
+    out.push_str(&format!(")|{} ", if has_attribute { KEEP_INSIDE } else { KEEP }));
 }
 
 /// The first token from `from` on, outside of brackets, that `wanted` accepts.
@@ -335,6 +360,14 @@ mod tests {
         let block = rewrite("{%- generation -%} x {% endgeneration %}");
         assert_eq!(block.text, "{%- call __generation__() -%} x {% endcall %}");
         assert!(block.generation);
+    }
+
+    #[test]
+    fn what_set_keeps_goes_through_a_filter_and_set_blocks_do_not() {
+        assert_eq!(text("{% set ns.x = a[1:] -%}"), "{% set ns.x = (a.__slice__(1, none, none) )|__keep_inside__ -%}");
+        assert_eq!(text("{% set a, b = 1, x == 2 %}"), "{% set a, b = (1, x == 2 )|__keep__ %}");
+        assert_eq!(text("{% set x | replace(a='b') %}c{% endset %}"), "{% set x | replace(a='b') %}c{% endset %}");
+        assert_eq!(text("{% set x = %}"), "{% set x = %}");
     }
 
     #[test]

@@ -25,7 +25,13 @@ const SENSORS_MAX: usize = 8;
 
 /// All sections.
 pub fn sections(report: &Report) -> Vec<Section> {
-    let machine = &report.inventory;
+    let mut sections = machine(&report.inventory);
+    sections.push(Section { title: "Measured", rows: rates(&report.rates) });
+    sections
+}
+
+/// What the machine is.
+pub fn machine(machine: &Inventory) -> Vec<Section> {
     vec![
         Section { title: "Machine", rows: system(&machine.system) },
         Section { title: "Processor", rows: processor(&machine.processor) },
@@ -33,7 +39,6 @@ pub fn sections(report: &Report) -> Vec<Section> {
         Section { title: "Cards", rows: cards(machine) },
         Section { title: "Drives", rows: drives(&machine.drives) },
         Section { title: "Folders", rows: machine.folders.iter().flat_map(folder).collect() },
-        Section { title: "Measured", rows: rates(&report.rates) },
     ]
 }
 

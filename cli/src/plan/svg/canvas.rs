@@ -7,6 +7,7 @@
 use std::fmt::Write;
 
 use super::super::style::TERM_COLOURS;
+use crate::markup::{PALETTE, escaped};
 
 /// Width of the chart, pixels.
 pub(super) const WIDTH: f64 = 960.0;
@@ -15,9 +16,6 @@ pub(super) const MARGIN: f64 = 24.0;
 /// Width of an average character as a share of the font size; wide enough for the common sans-serif fonts.
 const CHARACTER: f64 = 0.57;
 
-/// Fill of each term and of "other", readable on light and on dark; the colours are those of Okabe and Ito 2008, some darker.
-const TERM_FILLS: [&str; TERM_COLOURS + 1] =
-    ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#b3a100", "#8c6d5a", "#9aa0a8"];
 /// Whether words on that fill are white.
 const TERM_WHITE_INK: [bool; TERM_COLOURS + 1] = [true, false, true, false, true, false, false, true, false];
 
@@ -77,13 +75,13 @@ impl Canvas {
             at.1,
             font.size,
             font.weight,
-            escape(text)
+            escaped(text)
         ));
     }
 
     /// A filled rectangle with words that a browser shows over it.
     pub(super) fn bar(&mut self, at: (f64, f64), size: (f64, f64), class: &str, tip: &str) {
-        let tip = if tip.is_empty() { String::new() } else { format!("<title>{}</title>", escape(tip)) };
+        let tip = if tip.is_empty() { String::new() } else { format!("<title>{}</title>", escaped(tip)) };
         self.push(format_args!(
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" class=\"{class}\">{tip}</rect>\n",
             at.0,
@@ -104,7 +102,7 @@ impl Canvas {
     /// The document; `title` and `description` are read out where nothing is seen.
     pub(super) fn document(&self, title: &str, description: &str) -> String {
         let terms: String =
-            TERM_FILLS.iter().enumerate().map(|(index, fill)| format!(".t{index}{{fill:{fill}}}")).collect();
+            PALETTE.iter().enumerate().map(|(index, fill)| format!(".t{index}{{fill:{fill}}}")).collect();
         let height = self.y + MARGIN;
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" width=\"{WIDTH}\" height=\"{height:.0}\" \
@@ -112,8 +110,8 @@ impl Canvas {
              <title>{}</title>\n<desc>{}</desc>\n\
              <style>{LIGHT}{terms}.white{{fill:#ffffff}}.black{{fill:#101418}}@media (prefers-color-scheme: dark){{{DARK}}}</style>\n\
              <rect x=\"0\" y=\"0\" width=\"{WIDTH}\" height=\"{height:.0}\" class=\"page\"/>\n{}</svg>\n",
-            escape(title),
-            escape(description),
+            escaped(title),
+            escaped(description),
             self.body
         )
     }
@@ -144,22 +142,4 @@ pub(super) fn fitted(text: &str, font: Font, pixels: f64) -> String {
     let all = text.chars().count().max(1);
     let one = width_of(text, font) / all as f64;
     super::super::style::cut(text, (pixels / one.max(0.1)).max(1.0) as usize)
-}
-
-/// Text between tags or in an attribute; control characters, which XML forbids, are left out.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\t' | '\n' | '\r' => out.push(' '),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => {}
-            c => out.push(c),
-        }
-    }
-    out
 }
