@@ -104,6 +104,22 @@ fn a_base_that_is_gone_or_another_one_is_refused_with_the_way_out() {
 }
 
 #[test]
+fn a_base_whose_numbers_changed_is_refused_and_taken_only_by_name() {
+    let place = Place::new();
+    own_model(&place, "base");
+    place.train("out", &[&format!("model.source=\"{}\"", place.path("base").display())]);
+    // As a file that was trained further: every byte of the last tensors is another.
+    let mut bytes = fs::read(place.path("base/model.safetensors")).unwrap();
+    bytes[65_000..].iter_mut().for_each(|byte| *byte ^= 1);
+    fs::write(place.path("base/model.safetensors"), bytes).unwrap();
+    place.refuses(&["export", "out", "--to", "peft"], 2, &["has changed", "--model"]);
+    let output = place.tune(&["export", "out", "--to", "peft", "--model", "base"]);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{words}");
+    assert!(words.contains("holds other numbers"), "{words}");
+}
+
+#[test]
 fn a_number_that_f16_cannot_hold_is_refused_with_its_tensor_and_the_old_export_stays() {
     let place = Place::new();
     let (adapter, model) = (text(&fixture("llama/adapter")), text(&fixture("llama")));

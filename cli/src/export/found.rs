@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use checkpoints::checkpoint;
 use checkpoints::source::Place;
 use checkpoints::weights::Weights;
 use planner::plan::{DataPlan, MethodPlan, Plan};
@@ -96,7 +97,7 @@ fn run_of_a_result(path: &Path) -> PathBuf {
 }
 
 fn of_run(trained: Trained, base: Option<&str>) -> Result<Found, Failure> {
-    let Trained { directory, plan, tuned, model, taken, notes } = trained;
+    let Trained { directory, plan, tuned, model, taken, mut notes } = trained;
     let recipe = recipes::read(&directory.join(RECIPE_FILE), &[]).or_input()?;
     let place = directory.display();
     let opened = match (&model, base) {
@@ -123,10 +124,31 @@ fn of_run(trained: Trained, base: Option<&str>) -> Result<Found, Failure> {
         return Err(anyhow!("not the model that {place} was trained on: {differ}; give that one with --model"))
             .or_input();
     }
+    if model.is_none() && trained_on(&directory, &tuned).is_some_and(|was| was != opened.fingerprint()) {
+        match base {
+            None => {
+                let hint = "put the old file back, or name this one with --model to take it all the same";
+                return Err(anyhow!("the base model has changed since {place} was trained on it; {hint}")).or_input();
+            }
+            Some(base) => notes.push(format!(
+                "{base} describes the network that {place} was trained on, but holds other numbers: results will differ from the run's"
+            )),
+        }
+    }
     let checkpoint = taken.strip_prefix("checkpoints/").map(str::to_string);
     let base_name = Some(prepare::base_name(&recipe));
     let run = Run { directory, recipe, plan, checkpoint };
     Ok(Found { base: opened, base_name, run: Some(run), notes, tuned: Some(tuned) })
+}
+
+/// Fingerprint of the model that a run began with, if one of its checkpoints is still there to say it.
+fn trained_on(directory: &Path, tuned: &Tuned) -> Option<String> {
+    if let Tuned::Checkpoint(kept, _) = tuned {
+        return Some(kept.facts.model.clone());
+    }
+    let steps = checkpoint::steps(directory).ok()?;
+    let manifest = steps.iter().rev().find_map(|(_, path)| checkpoint::quick_look(path).ok())?;
+    Some(manifest.facts.model)
 }
 
 fn of_adapter(folder: &Path, tuned: Tuned, base: Option<String>) -> Result<Found, Failure> {
