@@ -190,7 +190,8 @@ fn adapter_file(model: &Weights) -> AdapterFile<'_> {
 #[test]
 fn an_adapter_carries_peft_s_scale_in_alpha_and_llama_s_row_order_in_b() {
     let folder = tempfile::tempdir().unwrap();
-    for (family, sub, root) in [("llama", "adapter", 1.0), ("llama", "adapter-rslora", 2.0), ("qwen3", "adapter", 1.0)]
+    for (family, sub, root) in
+        [("llama", "adapter", 1.0), ("llama", "adapter-rslora", 3f64.sqrt()), ("qwen3", "adapter", 1.0)]
     {
         let weights = Weights::open(&fixture(family)).unwrap();
         let adapter = read_adapter(&fixture(family).join(sub)).unwrap();
@@ -202,7 +203,7 @@ fn an_adapter_carries_peft_s_scale_in_alpha_and_llama_s_row_order_in_b() {
         assert_eq!(text("general.type").as_deref(), Some("adapter"));
         assert_eq!(text("general.architecture").as_deref(), Some(family));
         assert_eq!(text("adapter.type").as_deref(), Some("lora"));
-        // Rank 4 in both of llama's: rank-stabilised alpha is twice as large.
+        // Rank 3: llama.cpp divides by 3 where PEFT divides by its root.
         let alpha = (adapter.config.alpha * root) as f32;
         assert_eq!(read.metadata().f32("adapter.lora.alpha").unwrap(), Some(alpha), "{family}/{sub}");
         assert_eq!(read.tensors().len(), 2 * adapter.pairs.len());

@@ -4,7 +4,8 @@ In:    pinned requirements.txt and gguf-requirements.txt; `cargo build --release
        Tiny random Llama (with Llama 3.1's rotary scaling), Qwen2, Qwen3 and Gemma 3 models are made here with transformers, adapters with
        PEFT; --smollm2 names the GGUF file of SmolLM2-135M-Instruct that tests/smollm2.rs fetches.
 Out:   a table: largest difference of logits between llama.cpp on the file and transformers (PEFT) on the folder, which must stay
-       under 5e-3 in f16; token ids, which must be equal; for Q8_0 and Q4_K_M the error of logits and weights against those of
+       under 5e-3 in f16 (of the largest logit for SmolLM2, whose logits reach 40: with f16 weights llama.cpp rounds activations to f16
+       too; in f32 the bound holds as it is); token ids, which must be equal; for Q8_0 and Q4_K_M the error of logits and weights against those of
        llama_model_quantize on the same model, which must not be smaller by more than a percent. Exit code 1 where a bound is missed.
 Never: downloads anything.
 
@@ -260,7 +261,8 @@ def check_smollm2(binary, work, source):
     exact = torch_logits(model, tokens)
     found = llama_logits(target, tokens)[0]
     print(f"smollm2: logits reach {numpy.abs(exact).max():.2f}")
-    verdict("smollm2 F16: largest logit difference", largest(found, exact), LOGITS_MAX)
+    print(f"smollm2 F16: logits differ by up to {largest(found, exact):.4f}")
+    verdict("smollm2 F16: largest difference / largest logit", largest(found, exact) / numpy.abs(exact).max(), LOGITS_MAX)
     agree = float((found.argmax(1) == exact.argmax(1)).mean())
     verdict("smollm2 F16: share of other next tokens", 1 - agree, 0.0)
     full = work / "smollm2-f32.gguf"
