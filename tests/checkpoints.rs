@@ -32,13 +32,13 @@ kind = "lora"
 rank = 4
 alpha = 8
 [data]
-sequence_length = 64
+sequence_length = 128
 too_long = "truncate"
 [[data.sources]]
 path = "{train}"
 [train]
 steps = 12
-tokens_per_step = 64
+tokens_per_step = 128
 micro_batch = 1
 [optimizer]
 kind = "adamw"

@@ -114,7 +114,10 @@ fn a_model_of_every_family_written_in_f32_is_the_same_network_with_the_same_logi
 #[test]
 fn every_mix_is_read_back_within_the_error_of_its_formats() {
     let folder = tempfile::tempdir().unwrap();
-    let spec = DecoderSpec { hidden: 256, intermediate: 512, n_heads: 8, n_kv_heads: 4, ..network("qwen3") };
+    let (hidden, head_dim) = (256, 32);
+    let attention_scale = (head_dim as f64).powf(-0.5);
+    let sizes = DecoderSpec { hidden, head_dim, intermediate: 512, n_heads: 8, n_kv_heads: 4, ..network("qwen3") };
+    let spec = DecoderSpec { attention_scale, ..sizes };
     let model = model_folder(&folder.path().join("model"), &spec);
     let weights = Weights::open(&model).unwrap();
     let mut sizes = BTreeMap::new();
@@ -187,7 +190,8 @@ fn adapter_file(model: &Weights) -> AdapterFile<'_> {
 #[test]
 fn an_adapter_carries_peft_s_scale_in_alpha_and_llama_s_row_order_in_b() {
     let folder = tempfile::tempdir().unwrap();
-    for (family, sub, root) in [("llama", "adapter", 1.0), ("llama", "adapter-rslora", 2.0), ("qwen3", "adapter", 1.0)]
+    for (family, sub, root) in
+        [("llama", "adapter", 1.0), ("llama", "adapter-rslora", 3f64.sqrt()), ("qwen3", "adapter", 1.0)]
     {
         let weights = Weights::open(&fixture(family)).unwrap();
         let adapter = read_adapter(&fixture(family).join(sub)).unwrap();
@@ -199,7 +203,7 @@ fn an_adapter_carries_peft_s_scale_in_alpha_and_llama_s_row_order_in_b() {
         assert_eq!(text("general.type").as_deref(), Some("adapter"));
         assert_eq!(text("general.architecture").as_deref(), Some(family));
         assert_eq!(text("adapter.type").as_deref(), Some("lora"));
-        // Rank 4 in both of llama's: rank-stabilised alpha is twice as large.
+        // Rank 3: llama.cpp divides by 3 where PEFT divides by its root.
         let alpha = (adapter.config.alpha * root) as f32;
         assert_eq!(read.metadata().f32("adapter.lora.alpha").unwrap(), Some(alpha), "{family}/{sub}");
         assert_eq!(read.tensors().len(), 2 * adapter.pairs.len());

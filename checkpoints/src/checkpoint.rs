@@ -4,9 +4,12 @@
 //! Out:   a folder that is complete or absent; on the way back, every byte compared with the manifest's digests.
 //! Never: hands out a damaged state; removes the last complete checkpoint.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use offload::durable::{publish_directory, publish_file, put_back, remove_folder, staging_folder, write_staged};
+use offload::durable::{
+    DurableError, publish_directory, publish_file, put_back, remove_folder, staging_folder, write_staged,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::stream::{StreamedTensor, write_in_order};
@@ -28,7 +31,7 @@ use manifest::{MANIFEST, RECIPE, STATE};
 
 const FOLDER: &str = "checkpoints";
 /// Bytes of a tensor asked for at once. A state is written while training goes on: what this takes comes on top of everything.
-const PIECE_BYTES: usize = 1 << 20;
+const PIECE_BYTES: usize = 256 << 10;
 
 /// Where a run stands. A step is atomic: a state is only ever saved between two of them, never between two micro-batches.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -64,6 +67,8 @@ pub struct State<'a> {
     pub facts: Facts,
     /// The resolved recipe, TOML.
     pub recipe: String,
+    /// A file outside of the checkpoint that must not fall behind it: synced before the checkpoint gets its name.
+    pub history: Option<(PathBuf, File)>,
     /// The tensors in the order of the file, read where they are while it is written.
     pub tensors: Vec<StreamedTensor<'a>>,
 }
@@ -128,7 +133,11 @@ pub fn write(run: &Path, state: State) -> Result<Saved, CheckpointError> {
 }
 
 fn fill(staging: &Path, state: State) -> Result<u64, CheckpointError> {
+    // First, and nothing before it: training may wait until the tensors have been read.
     let written = write_in_order(&staging.join(STATE), &state.tensors, PIECE_BYTES)?;
+    if let Some((path, file)) = state.history {
+        file.sync_data().map_err(|error| DurableError::io("sync", &path, error))?;
+    }
     write_staged(&staging.join(RECIPE), state.recipe.as_bytes())?;
     let files = vec![
         FileRecord { name: STATE.into(), bytes: written.bytes, sha256: written.sha256 },

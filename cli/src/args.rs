@@ -55,8 +55,6 @@ pub enum Command {
         #[command(subcommand)]
         command: DataCommand,
     },
-    /// Write what a run trained as files that other programs load; read back and compared before they count
-    Export(ExportArguments),
     /// Talk to what was trained, or to any model
     Chat(Box<ChatArguments>),
     /// Loss, perplexity and exact answers of what was trained, beside its base if asked
@@ -67,6 +65,8 @@ pub enum Command {
         #[command(subcommand)]
         command: CheckpointsCommand,
     },
+    /// Write what a run trained as files that other programs load; read back and compared before they count
+    Export(ExportArguments),
     /// Turn an Axolotl or LLaMA-Factory YAML file into a recipe
     Migrate(MigrateArguments),
     /// One page for the browser: curves, memory and time against the plan, answers, recipe; several runs side by side

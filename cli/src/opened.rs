@@ -161,7 +161,7 @@ impl Opened {
             }
         };
         let plan = self.planned(arguments, work, Side::Base)?;
-        Network::open(weights, &Tuned::Nothing, &plan).map_err(failure)
+        Network::open(weights, &Tuned::Start, &plan).map_err(failure)
     }
 
     fn planned(&self, arguments: &SubjectArguments, work: Work, side: Side) -> Result<InferencePlan, Failure> {

@@ -30,7 +30,7 @@ enum Store {
     F32([Vec<f32>; 2]),
     Bf16([Vec<bf16>; 2]),
     /// On a device without a CPU kernel.
-    Device([Tensor<2>; 2]),
+    Device(Box<[Tensor<2>; 2]>),
 }
 
 impl KeyValues {
@@ -52,7 +52,7 @@ impl KeyValues {
             Store::F32(rows) => cut(rows, self.tokens, tokens),
             Store::Bf16(rows) => cut(rows, self.tokens, tokens),
             Store::Device(_) if tokens == 0 => self.store = Store::Empty,
-            Store::Device(both) => *both = both.each_ref().map(|rows| rows.clone().narrow(0, 0, tokens)),
+            Store::Device(both) => **both = both.each_ref().map(|rows| rows.clone().narrow(0, 0, tokens)),
         }
         self.tokens = tokens;
     }
@@ -168,18 +168,22 @@ pub(crate) fn on_device(
     let mut mixed = Vec::with_capacity(caches.len());
     for (cache, bounds) in caches.iter_mut().zip(geometry.segments.windows(2)) {
         let (start, length) = (bounds[0] as usize, (bounds[1] - bounds[0]) as usize);
+        // A sequence that has ended reads nothing; Burn refuses tensors without rows.
+        if length == 0 {
+            continue;
+        }
         let part = |x: &Tensor<2>| x.clone().narrow(0, start, length);
         let new = [part(&k), part(&v)];
         let all = match std::mem::take(&mut cache.store) {
-            Store::Device([k, v]) => {
-                let [new_k, new_v] = new;
+            Store::Device(both) => {
+                let ([k, v], [new_k, new_v]) = (*both, new);
                 [Tensor::cat(vec![k, new_k], 0), Tensor::cat(vec![v, new_v], 0)]
             }
             _ => new,
         };
         mixed.push(twin::onward_attention(part(&q), all[0].clone(), all[1].clone(), geometry));
         cache.tokens += length;
-        cache.store = Store::Device(all);
+        cache.store = Store::Device(Box::new(all));
     }
     Tensor::cat(mixed, 0)
 }

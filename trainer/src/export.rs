@@ -132,7 +132,7 @@ impl<'a> Export<'a> {
     /// The merged tensors, checked against the base.
     pub fn merged(&self) -> Result<Merged<'_>, ExportError> {
         let change = match &self.tuned {
-            Tuned::Nothing => Change::Nothing,
+            Tuned::Nothing | Tuned::Start => Change::Nothing,
             Tuned::Adapter(adapter) => Change::Adapter(adapter),
             Tuned::Checkpoint(kept, _) => Change::Tensors { file: &kept.tensors, prefix: PARAMETER },
         };

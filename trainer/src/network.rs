@@ -35,6 +35,8 @@ use crate::stalls::Stalls;
 pub enum Tuned {
     /// Nothing: the model as its files are.
     Nothing,
+    /// Nothing yet: the files as full training begins with them.
+    Start,
     /// A PEFT adapter.
     Adapter(Box<Adapter>),
     /// A checkpoint of a run with this method.
@@ -81,6 +83,7 @@ impl Network {
             Tuned::Checkpoint(restored, MethodPlan::Full(_)) => {
                 Numbers::with(weights, &restored.tensors).checked(&restored.path)?
             }
+            Tuned::Start => Numbers::at_start(weights),
             _ => Numbers::of(weights),
         };
         let adapters = match tuned {

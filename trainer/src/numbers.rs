@@ -20,17 +20,24 @@ use crate::state::stored;
 pub(crate) struct Numbers<'a> {
     files: &'a Weights,
     trained: Option<&'a TensorFile>,
+    /// Norms of the files are those that full training begins with.
+    starts_training: bool,
 }
 
 impl<'a> Numbers<'a> {
     /// The model's files alone.
     pub(crate) fn of(files: &'a Weights) -> Numbers<'a> {
-        Numbers { files, trained: None }
+        Numbers { files, trained: None, starts_training: false }
+    }
+
+    /// The model's files as full training begins with them: its norms too are computed with in the planned precision.
+    pub(crate) fn at_start(files: &'a Weights) -> Numbers<'a> {
+        Numbers { starts_training: true, ..Numbers::of(files) }
     }
 
     /// What a checkpoint holds in place of the files' tensors.
     pub(crate) fn with(files: &'a Weights, trained: &'a TensorFile) -> Numbers<'a> {
-        Numbers { files, trained: Some(trained) }
+        Numbers { files, trained: Some(trained), starts_training: false }
     }
 
     /// Refuses a checkpoint of another network: a tensor of another shape than this one's.
@@ -60,7 +67,8 @@ impl<'a> Numbers<'a> {
     /// The weight of a norm. A frozen one is computed with as the files hold it, a trained one in the planned precision.
     pub(crate) fn norm(&self, name: &str, precision: Precision) -> Result<Vec<f32>, TrainError> {
         let mut values = self.read(name)?.data;
-        if precision == Precision::Bf16 && self.trained(name).is_some() {
+        let is_trained = self.starts_training || self.trained(name).is_some();
+        if precision == Precision::Bf16 && is_trained {
             values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
         }
         Ok(values)

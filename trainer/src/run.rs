@@ -131,11 +131,11 @@ impl Run {
         });
         let store = learner.tiers.nvme.as_ref();
         let traffic = Traffic::start(&plan, &learner.parameters, store, standing.nvme_written_bytes)?;
-        publish_file(&directory.join("data.json"), &rows)?;
         if let Resume::Step(step) = resume {
             // Before lines of metrics are cut: a kill between the two must not leave a checkpoint without its history.
             survive::set_later_aside(&directory, step, events)?;
         }
+        publish_file(&directory.join("data.json"), &rows)?;
         let metrics = Metrics::open(&directory, standing.step, plan.log.tensorboard)?;
         let origin = Origin { recipe, decided, model, started_from: beginning.started_from() };
         let saving = Saving::new(&directory, &plan, learner.parameters.clone(), save_asked, origin);

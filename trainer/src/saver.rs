@@ -125,10 +125,10 @@ fn write(
     let gate = parameters.gate();
     let _closed = gate.closed();
     let Order { position, facts, metrics } = order;
-    metrics.sync_data().map_err(|source| TrainError::Metrics { path: run.join(crate::metrics::FILE), source })?;
+    let history = Some((run.join(crate::metrics::FILE), metrics));
     let written = |number| gate.written(number);
     let tensors = state::streamed(parameters, &written);
-    let saved = checkpoint::write(run, State { position, facts, recipe, tensors })?;
+    let saved = checkpoint::write(run, State { position, facts, recipe, history, tensors })?;
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     let report = SaveReport {
         bytes: saved.bytes,

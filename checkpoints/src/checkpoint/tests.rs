@@ -29,7 +29,7 @@ pub(super) fn losing(step: u64, held_out_loss: Option<f64>) -> State<'static> {
     };
     let facts = Facts { reason: Reason::EverySteps, held_out_loss, model: "cd34".into(), started_from: None };
     let recipe = "name = \"tiny\"\n".to_string();
-    State { position, facts, recipe, tensors: vec![tensor("w"), tensor("m"), tensor("v")] }
+    State { position, facts, recipe, history: None, tensors: vec![tensor("w"), tensor("m"), tensor("v")] }
 }
 
 fn last(keep_last: usize) -> Retention {

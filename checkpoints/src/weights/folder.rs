@@ -65,13 +65,13 @@ impl Folder {
         Ok(self.shards[place.shard].read(&place.stored_name)?)
     }
 
+    pub(super) fn shards(&self) -> &[TensorFile] {
+        &self.shards
+    }
+
     pub(super) fn format(&self, name: &str) -> Option<Format> {
         let place = self.places.get(name)?;
         self.shards[place.shard].format(&place.stored_name)
-    }
-
-    pub(super) fn shards(&self) -> &[TensorFile] {
-        &self.shards
     }
 
     pub(super) fn bytes(&self) -> u64 {

@@ -90,7 +90,7 @@ pub(super) fn against_plan(run: &Run) -> String {
     let rows: Vec<Vec<String>> = comparison(plan.planned, measured).into_iter().map(|row| row.to_vec()).collect();
     let mut out = table("Plan against measured", &texts(["", "planned", "measured", "ratio"]), &rows);
     if !plan.rates.is_empty() {
-        let _ = writeln!(out, "<p class=\"dim\">Planned with {}.</p>", escaped(&plan.rates));
+        let _ = writeln!(out, "<p class=\"dim\">The plan: {}.</p>", escaped(&plan.rates));
     }
     out
 }

@@ -67,7 +67,7 @@ fn every_published_shape_is_found_with_its_place_for_the_system_text() {
 fn a_template_that_no_loop_of_fixed_texts_equals_is_refused_with_the_reason() {
     let tokenizer = tokenizer(false);
     let refusal = |source| served(source, &tokenizer).go().unwrap_err();
-    let counting = "{% for m in messages %}{{ '<|im_start|>' + m.role + ' ' ~ loop.index ~ '\n' + m.content + '<|im_end|>\n' }}{% endfor %}<|im_start|>assistant\n";
+    let counting = "{% for m in messages %}{{ '<|im_start|>' + m.role + ' ' ~ loop.index ~ '\n' + m.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
     assert!(refusal(counting).contains("first user turn"), "{}", refusal(counting));
     let shouting = CHATML.replace("m.content", "m.content | upper");
     assert!(refusal(&shouting).contains("changes"), "{}", refusal(&shouting));

@@ -357,7 +357,9 @@ mod tests {
             staged.write(b"cd").unwrap();
         };
         let mut found = BTreeSet::new();
-        cuts(work, &mut |_, disk| drop(found.insert(fs::read(disk.join("f")).ok())));
+        cuts(work, &mut |_, disk| {
+            found.insert(fs::read(disk.join("f")).ok());
+        });
         let expected: [Option<&[u8]>; 5] = [None, Some(b""), Some(b"ab"), Some(b"abcd"), Some(b"\0\0cd")];
         assert_eq!(found, expected.into_iter().map(|bytes| bytes.map(<[u8]>::to_vec)).collect());
     }

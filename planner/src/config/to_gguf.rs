@@ -165,7 +165,7 @@ fn pattern(slides: &[bool]) -> Result<usize, ConfigError> {
         Some(first) => first + 1,
         None => PATTERN_DEFAULT.max(slides.len() + 1),
     };
-    let regular = slides.iter().enumerate().all(|(layer, &slides)| slides == !(layer + 1).is_multiple_of(pattern));
+    let regular = slides.iter().enumerate().all(|(layer, &slides)| slides != (layer + 1).is_multiple_of(pattern));
     match regular {
         true => Ok(pattern),
         false => Err(unsupported("layer_types", "an irregular list", "llama.cpp needs every n-th layer to be global")),

@@ -10,7 +10,8 @@ use crate::plan::{BaseStorage, DeviceChoice, MethodPlan, OptimizerKind, Precisio
 /// Code, thread stacks and small blocks of a process on the CPU, bytes: measured with no model, and what each core adds.
 const RUNTIME_CPU_BYTES: u64 = 55_000_000;
 const RUNTIME_CORE_BYTES: u64 = 2_000_000;
-/// What a thread takes that pages weights, moves block inputs, or drives the disks: its stack and small blocks.
+/// What a thread takes that pages weights, moves block inputs, drives the disks, or writes a checkpoint while training goes on: its stack and
+/// small blocks.
 const MOVER_BYTES: u64 = 3_000_000;
 /// The process with a CUDA context.
 const RUNTIME_CUDA_BYTES: u64 = 600_000_000;
@@ -51,7 +52,9 @@ impl Shape<'_> {
             terms.push(term("packing", Tier::Device, self.packing()));
         }
         let elsewhere = [placement.weights != Tier::Device, placement.activations != Tier::Device];
-        let movers = elsewhere.into_iter().filter(|&moves| moves).count() + usize::from(classes.contains(&Tier::Nvme));
+        // Every run saves.
+        let movers =
+            1 + elsewhere.into_iter().filter(|&moves| moves).count() + usize::from(classes.contains(&Tier::Nvme));
         terms.push(term("movers", self.host(), movers as u64 * MOVER_BYTES));
         terms.push(term("runtime", Tier::Device, runtime));
         terms
