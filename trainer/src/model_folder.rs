@@ -37,7 +37,7 @@ pub(crate) fn export_model(
         let fill: Fill<'_> = match trained(parameters, &name) {
             Some((number, slot)) => {
                 let written = Written { format, offset };
-                Box::new(move |at, out| Ok(from_masters(parameters, (number, slot), written, at, out)?))
+                Box::new(move |at, out| from_masters(parameters, (number, slot), written, at, out))
             }
             None => {
                 let name = name.clone();

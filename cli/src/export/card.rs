@@ -136,7 +136,7 @@ fn quantised(file: &checkpoints::gguf::File) -> String {
             None => counts.push((name, 1)),
         }
     }
-    counts.sort_by(|a, b| b.1.cmp(&a.1));
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     counts.iter().map(|(name, count)| format!("{count} tensors {name}")).collect::<Vec<_>>().join(", ")
 }
 
