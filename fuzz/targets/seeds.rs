@@ -2,8 +2,10 @@
 //!
 //! In:    a folder.
 //! Out:   `FOLDER/TARGET/NAME` for each fuzz target.
-//! Never: writes anything else.
+//! Never: writes anything else; fuzzes: it is built like a target only because everything here is built with coverage, which needs
+//!        libFuzzer to link.
 #![allow(clippy::unwrap_used)]
+#![no_main]
 
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
@@ -30,7 +32,10 @@ const TEMPLATES: [&str; 4] = [
     "{{ messages | map(attribute='content') | join(', ') | tojson(indent=2) }}{{ strftime_now('%d %b %Y') }}{{ [1, 2.5, none, {'a': true}] }}",
 ];
 
-fn main() {
+libfuzzer_sys::fuzz_target!(init: write_all(), |_bytes: &[u8]| {});
+
+/// Writes all seeds and ends the process before libFuzzer begins.
+fn write_all() {
     let folder = PathBuf::from(std::env::args().nth(1).expect("usage: seeds FOLDER"));
     for (index, row) in ROWS.iter().enumerate() {
         let put = |target: &str, bytes: &[u8]| write(&folder, target, index, bytes);
@@ -57,6 +62,7 @@ fn main() {
     }
     write(&folder, "csv", 0, b"question,answer\n\"a, \"\"b\"\"\n\",c\r\n1,2\n");
     write(&folder, "tsv", 0, b"question\tanswer\n\"a\t\"\"b\"\"\n\"\tc\r\n1\t2\n");
+    std::process::exit(0);
 }
 
 fn columnar(folder: &Path, index: usize, table: &RecordBatch) {

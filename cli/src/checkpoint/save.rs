@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &SaveArguments) -> Result<(), Failure> {
     loop {
         // In this order: what a process wrote before it ended is read after it was seen to have ended.
         let holds = held_by(&folder).is_some();
-        if let Some(answer) = lines.new().or_run()?.iter().find_map(answer) {
+        if let Some(answer) = lines.added().or_run()?.iter().find_map(answer) {
             return answer;
         }
         if !holds {
@@ -81,7 +81,7 @@ impl Lines {
     }
 
     /// Whole new lines; a line that is not finished is read the next time.
-    fn new(&mut self) -> anyhow::Result<Vec<Value>> {
+    fn added(&mut self) -> anyhow::Result<Vec<Value>> {
         let Ok(mut file) = std::fs::File::open(&self.path) else { return Ok(Vec::new()) };
         file.seek(SeekFrom::Start(self.read))?;
         let mut bytes = Vec::new();
