@@ -16,6 +16,9 @@ pub(super) struct Head {
     pub(super) step: Option<u64>,
     #[serde(default, deserialize_with = "presence")]
     pub(super) evaluation: bool,
+    /// What became of a save; such a line comes whenever the save has ended, and has no figures of its step.
+    #[serde(default, deserialize_with = "presence")]
+    pub(super) checkpoint: bool,
 }
 
 /// A line of a step or of an evaluation.
@@ -68,6 +71,8 @@ pub(super) struct Line {
     pub(super) throttle: Option<String>,
     #[serde(deserialize_with = "evaluation")]
     pub(super) evaluation: Option<Evaluation>,
+    #[serde(deserialize_with = "presence")]
+    pub(super) checkpoint: bool,
 }
 
 /// Bytes moved on one NVMe path.

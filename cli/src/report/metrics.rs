@@ -101,7 +101,7 @@ impl Metrics {
         let mut step_ms = Vec::new();
         let mut lines = Lines::open(path, timeline.bytes)?;
         while let Some((number, text)) = lines.read()? {
-            let Some(found) = text.and_then(line) else { continue };
+            let Some(found) = text.and_then(line).filter(|found| !found.checkpoint) else { continue };
             let Some(step) = found.step.filter(|&step| timeline.wins(number, step, found.evaluation.is_some())) else {
                 continue;
             };
@@ -264,7 +264,7 @@ impl Timeline {
         while let Some((number, text)) = lines.read()? {
             let found = text.and_then(head);
             match (found.as_ref().and_then(|found| found.step), found) {
-                (Some(step), Some(found)) if !found.evaluation => match steps.last_mut() {
+                (Some(step), Some(found)) if !found.evaluation && !found.checkpoint => match steps.last_mut() {
                     Some([_, _, last]) if *last < step => *last = step,
                     _ => steps.push([number, step, step]),
                 },

@@ -37,6 +37,15 @@ fn steps_that_were_done_again_have_the_later_figures_and_abandoned_ones_are_gone
 }
 
 #[test]
+fn a_line_of_a_save_that_ends_some_steps_later_sends_no_step_back() {
+    let saved = "{\"step\":2,\"checkpoint\":{\"path\":\"step-000002\",\"seconds\":0.5}}\n";
+    let text = step(1, 1.0) + &step(2, 2.0) + &step(3, 3.0) + saved + &step(4, 4.0);
+    let metrics = read(&text);
+    assert_eq!(losses(&metrics), [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]);
+    assert!(metrics.resumed_at.is_empty() && metrics.unreadable == 0);
+}
+
+#[test]
 fn of_three_processes_only_the_lines_that_still_count_are_taken() {
     let lines = [(1..=9, 1.0), (4..=12, 2.0), (8..=10, 3.0)];
     let text: String = lines.iter().flat_map(|(steps, loss)| steps.clone().map(|at| step(at, *loss))).collect();
