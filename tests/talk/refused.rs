@@ -38,7 +38,7 @@ fn a_run_that_has_not_ended_shows_its_newest_complete_checkpoint_and_says_so() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{stderr}");
     assert!(stderr.contains("step-000009") && stderr.contains("checkpoints/step-000007"), "{stderr}");
-    place.refuses(&["chat", "out", "--checkpoint", "step-000009", "--prompt", "x"], 2, &["damaged or incomplete"]);
+    place.refuses(&["chat", "out", "--checkpoint", "step-000009", "--prompt", "x"], 2, &["checkpoint is damaged"]);
 }
 
 #[test]
