@@ -92,7 +92,10 @@ pub(crate) fn keep(value: Value) -> Result<Value, Error> {
 
 /// The filter of `set x.y = ..`: as [`keep`], and no namespace, macro or loop. Inside a namespace it could hold itself.
 pub(crate) fn keep_inside(value: Value) -> Result<Value, Error> {
-    inside(&value, 0, &mut 0)?;
+    // A collection is walked by `keep`, once.
+    if !is_collection(&value) {
+        inside(&value, 0, &mut 0)?;
+    }
     keep(value)
 }
 
