@@ -8,8 +8,8 @@ use std::fs::File;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
-/// Largest page of the processors that this program runs on.
-const PAGE_BYTES: usize = 1 << 16;
+/// What one page fault may map: where the page cache holds the file in large folios, the kernel maps a whole huge page for one byte read.
+const FAULT_BYTES: usize = 2 << 20;
 
 /// Why a file could not be mapped.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +38,12 @@ impl Deref for MappedFile {
 }
 
 impl MappedFile {
-    /// Gives the memory of a range back: its pages leave this process and come from the file again when they are read.
-    /// Whole pages only; what shares a page with other bytes stays.
+    /// Gives the memory of a range back: its pages leave this process and come from the file again when they are read. What else a page
+    /// fault in the range may have mapped goes with it.
     pub fn forget(&self, range: Range<usize>) {
         let Some(map) = &self.map else { return };
-        let (start, end) =
-            (range.start.next_multiple_of(PAGE_BYTES), range.end.min(map.len()) / PAGE_BYTES * PAGE_BYTES);
+        let start = range.start / FAULT_BYTES * FAULT_BYTES;
+        let end = range.end.min(map.len()).next_multiple_of(FAULT_BYTES).min(map.len());
         #[cfg(unix)]
         if start < end {
             // SAFETY: the mapping is read-only and of a file: no page of it holds anything that is not in the file.
@@ -101,6 +101,22 @@ mod tests {
         let after = mapped_bytes();
         assert!(before - after > 60 << 20, "{before} bytes of files in memory, then {after}");
         assert!(*map == bytes);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn bytes_read_here_and_there_take_no_memory_once_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bytes");
+        std::fs::write(&path, vec![7u8; 128 << 20]).unwrap();
+        let map = map_file(&path).unwrap();
+        let before = mapped_bytes();
+        for at in (12_345..map.len()).step_by(1 << 20) {
+            assert_eq!(map[at], 7);
+            map.forget(at..at + 1);
+        }
+        let after = mapped_bytes();
+        assert!(after - before < 4 << 20, "{before} bytes of files in memory, then {after}");
     }
 
     #[cfg(target_os = "linux")]

@@ -13,7 +13,7 @@ use crate::source::hexadecimal;
 /// Places in a file from which bytes are taken, evenly spread. A training step changes every number, a conversion every block.
 const SAMPLES: usize = 256;
 const SAMPLE_BYTES: usize = 4096;
-/// What a page fault may bring at once: samples begin at its borders, so that the whole of it can be given back.
+/// Samples begin at borders of this many bytes.
 const WINDOW_BYTES: usize = 64 << 10;
 
 impl Weights {
