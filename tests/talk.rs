@@ -20,7 +20,7 @@ use models::generate::Stack;
 use models::{BlockAdapters, Session};
 use planner::inference::{InferencePlan, Request};
 use planner::memory::Work;
-use planner::plan::{DeviceChoice, Precision, Tier};
+use planner::plan::{BaseStorage, DeviceChoice, Precision, Tier};
 use serde_json::Value;
 use trainer::{Engine, Network, Subject, Tuned};
 
@@ -32,6 +32,7 @@ fn plan(weights: &Weights, precision: Precision) -> InferencePlan {
         name: "talk".to_string(),
         spec: weights.spec(),
         precision,
+        base: BaseStorage::Dense,
         device: DeviceChoice::Cpu,
         work: Work { loss_tokens: 256, rows: 1, cached_tokens: 512, read_tokens: 256, adapter_numbers: 1 << 16 },
         memory_bytes: Some(4_000_000_000),

@@ -99,6 +99,13 @@ tensorboard = false
         command
     }
 
+    /// Another command of the program, in the same folder.
+    fn tune(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tune"));
+        command.current_dir(self.folder.path()).env("TUNE_CACHE", self.path("cache"));
+        command.args(arguments).output().unwrap()
+    }
+
     fn run(&self, output: &str, set: &[&str]) -> Output {
         self.command(output, set).output().unwrap()
     }
@@ -248,6 +255,43 @@ fn adapters_are_the_same_with_the_base_on_nvme() {
     let weights = [&ALL_DEVICE[1..], &["offload.weights=nvme"]].concat();
     assert_eq!(adapter("weights", &weights), device);
     assert_eq!(adapter("all", &ALL_NVME), device);
+}
+
+/// The base in 4 bits pages as it is. Its numbers are others than the files': the losses must say so, and by no more than 4 bits explain.
+#[test]
+fn adapters_over_a_base_in_4_bits_are_the_same_in_every_tier_and_so_is_what_is_measured_and_exported() {
+    let runs = Runs::new();
+    let qlora = ["method.kind=qlora", "method.rank=4", "method.alpha=8"];
+    for precision in ["model.precision=f32", "model.precision=bf16"] {
+        let adapter = |output: &str, placement: &[&str]| {
+            runs.succeeds(output, &[&qlora, placement, &[precision]].concat());
+            fs::read(runs.path(output).join("adapter/adapter_model.safetensors")).unwrap()
+        };
+        let name = |place: &str| format!("{}-{place}", &precision[16..]);
+        let device = adapter(&name("device"), &ALL_DEVICE);
+        assert_eq!(adapter(&name("nvme"), &ALL_NVME), device);
+        let weights = [&ALL_DEVICE[1..], &["offload.weights=dram"]].concat();
+        assert_eq!(adapter(&name("dram"), &weights), device);
+        let measured = runs.tune(&["eval", &name("device"), "--compare", "--json"]);
+        let figures: Value = serde_json::from_slice(&measured.stdout).unwrap_or_else(|_| panic!("{}", said(&measured)));
+        let held = runs.held_out(&name("nvme"));
+        assert_eq!(figures["base"]["loss"].as_f64(), held.first().copied());
+        assert_eq!(figures["tuned"]["loss"].as_f64(), held.last().copied());
+    }
+    runs.succeeds("dense", &[&LORA, &ALL_DEVICE[..]].concat());
+    let (dense, packed) = (runs.held_out("dense"), runs.held_out("f32-device"));
+    let (before, rounded) = (dense[0], packed[0]);
+    assert!(before != rounded && (before - rounded).abs() < 0.05 * before, "{before} in f32, {rounded} in 4 bits");
+    // The export compares its logits with those of the adapter over the base in 4 bits before it ends.
+    let exported = runs.tune(&["export", "f32-device", "--to", "safetensors", "--output", "merged"]);
+    assert_eq!(exported.status.code(), Some(0), "{}", said(&exported));
+    assert!(said(&exported).contains("4 bits"), "{}", said(&exported));
+    let held = fixture("data/heldout.jsonl").display().to_string();
+    let measured =
+        runs.tune(&["eval", "merged", "--data", &held, "--sequence-length", "128", "--precision", "f32", "--json"]);
+    let figures: Value = serde_json::from_slice(&measured.stdout).unwrap_or_else(|_| panic!("{}", said(&measured)));
+    let (merged, own) = (figures["tuned"]["loss"].as_f64().unwrap(), packed[packed.len() - 1]);
+    assert!((merged - own).abs() < 1e-2, "merged into bf16 {merged}, trained {own}");
 }
 
 /// Bytes of an array of `elements` numbers of 4 bytes in chunks of 64 KiB: the NVMe tier writes whole pages.

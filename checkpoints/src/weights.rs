@@ -96,6 +96,9 @@ pub enum WeightsError {
     },
 }
 
+/// What names of tensors inside blocks begin with.
+const BLOCKS: &str = "model.layers.";
+
 /// Where a model's tokenizer is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenizerFiles {
@@ -112,7 +115,11 @@ pub struct Weights {
     spec: DecoderSpec,
     shapes: HashMap<String, Vec<usize>>,
     files: Files,
+    rounding: Option<Rounding>,
 }
+
+/// Makes of a matrix's numbers those that a frozen base kept of them.
+pub type Rounding = fn(&mut [f32]);
 
 #[derive(Debug)]
 enum Files {
@@ -135,9 +142,15 @@ impl Weights {
             Err(source) => return Err(WeightsError::Io { path: path.to_path_buf(), source }),
         };
         let shapes = spec.tensors().into_iter().collect();
-        let weights = Weights { path: path.to_path_buf(), spec, shapes, files };
+        let weights = Weights { path: path.to_path_buf(), spec, shapes, files, rounding: None };
         weights.check_inventory()?;
         Ok(weights)
+    }
+
+    /// The same model whose blocks' matrices read as `rounding` leaves them: what an adapter was trained over where the base was kept in
+    /// fewer bits. Fingerprint and everything else stay those of the files.
+    pub fn rounded(self, rounding: Rounding) -> Weights {
+        Weights { rounding: Some(rounding), ..self }
     }
 
     /// What the network is.
@@ -147,6 +160,17 @@ impl Weights {
 
     /// A tensor as f32, by its Hugging Face name (those of [`DecoderSpec::tensors`]).
     pub fn read(&self, name: &str) -> Result<HostTensor, WeightsError> {
+        let mut tensor = self.read_whole(name)?;
+        if let Some(rounding) = self.rounding
+            && tensor.shape.len() == 2
+            && name.starts_with(BLOCKS)
+        {
+            rounding(&mut tensor.data);
+        }
+        Ok(tensor)
+    }
+
+    fn read_whole(&self, name: &str) -> Result<HostTensor, WeightsError> {
         let shape = self.shapes.get(name).ok_or_else(|| WeightsError::Unknown { name: name.to_string() })?;
         match &self.files {
             Files::Folder(folder) => folder.read(name),

@@ -14,7 +14,7 @@ use datasets::Tokenizer;
 use planner::Machine;
 use planner::inference::{self, InferencePlan};
 use planner::memory::{Work, trained_parameters};
-use planner::plan::{DeviceChoice, MethodPlan, Plan, Precision};
+use planner::plan::{BaseStorage, DeviceChoice, MethodPlan, Plan, Precision};
 use recipes::{DeviceName, Recipe};
 use trainer::{Network, RECIPE_FILE, Subject, TrainError, Trained, Tuned};
 
@@ -178,6 +178,7 @@ impl Opened {
             name: tier_name(side),
             spec: self.weights.spec(),
             precision: self.precision(arguments, &machine, device),
+            base: self.base_storage(),
             device,
             work: Work { adapter_numbers: self.adapter_numbers(), ..work },
             memory_bytes: arguments.memory,
@@ -208,6 +209,12 @@ impl Opened {
             (None, Some(plan)) => plan.model.precision,
             (None, None) => inference::precision(machine, device),
         }
+    }
+
+    /// A run's network keeps its base as training kept it.
+    fn base_storage(&self) -> BaseStorage {
+        let lora = self.plan.as_ref().and_then(|plan| plan.method.lora());
+        lora.map_or(BaseStorage::Dense, |lora| lora.base)
     }
 
     fn adapter_numbers(&self) -> u64 {

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use planner::plan::{BaseStorage, Plan};
+use planner::plan::{BaseStorage, DeviceChoice, Plan};
 use planner::units::bytes_text;
 use recipes::Recipe;
 use trainer::{EvaluationReport, Event, Job, Outcome, Resume, SaveReport, StepMetrics, Summary, TrainError};
@@ -116,9 +116,9 @@ fn leave_report(folder: &Path, outcome: &Result<Outcome, TrainError>, progress: 
 /// What can be planned but not trained yet.
 fn refuse_untrained(prepared: &Prepared) -> Result<(), Failure> {
     match prepared.plan.method.lora() {
-        Some(lora) if lora.base == BaseStorage::Nf4 => Err(anyhow!(
-            "method.kind = \"qlora\" can be planned, but this version does not train on a base in 4 bits; take \"lora\", with \
-             offload.weights = \"dram\" or \"nvme\" where memory is short"
+        Some(lora) if lora.base == BaseStorage::Nf4 && prepared.plan.device != DeviceChoice::Cpu => Err(anyhow!(
+            "method.kind = \"qlora\" can be planned for a card, but this version trains on a base in 4 bits only on the processor; take \
+             hardware.device = \"cpu\", or \"lora\" with offload.weights = \"dram\" or \"nvme\" where memory is short"
         ))
         .or_input(),
         _ => Ok(()),

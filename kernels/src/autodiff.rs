@@ -11,8 +11,10 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
 use crate::ops::{AttentionGeometry, BlockOps, Gate, Lora, Rotation};
+use crate::weight::BackendWeight;
 
 type F<B> = FloatTensor<B>;
+type W<B> = BackendWeight<B>;
 
 /// Keeps x (the residual stream already holds it), w and one number a token.
 #[derive(Debug)]
@@ -86,7 +88,7 @@ impl<B: BlockOps> Backward<B, 3> for AttentionStep {
 #[derive(Debug)]
 struct LinearStep;
 impl<B: BlockOps> Backward<B, 1> for LinearStep {
-    type State = F<B>;
+    type State = W<B>;
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
         if let [Some(parent)] = ops.parents {
@@ -99,7 +101,7 @@ impl<B: BlockOps> Backward<B, 1> for LinearStep {
 #[derive(Debug)]
 struct LoraLinearStep;
 impl<B: BlockOps> Backward<B, 3> for LoraLinearStep {
-    type State = (F<B>, F<B>, F<B>, F<B>, F<B>, Lora);
+    type State = (F<B>, W<B>, F<B>, F<B>, F<B>, Lora);
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
         let (x, w, a, b, u, lora) = ops.state;
@@ -148,7 +150,7 @@ impl<B: BlockOps> Backward<B, 2> for TrainableLinearStep {
             grads.register::<B>(parent.id, B::linear_dw(x, dy.clone()));
         }
         if let Some(parent) = x_parent {
-            grads.register::<B>(parent.id, B::linear_dx(w, dy));
+            grads.register::<B>(parent.id, B::linear_dx(W::<B>::Dense(w), dy));
         }
     }
 }
@@ -228,7 +230,7 @@ impl<B: BlockOps, C: CheckpointStrategy> BlockOps for Autodiff<B, C> {
         }
     }
 
-    fn linear(x: F<Self>, w: F<Self>) -> F<Self> {
+    fn linear(x: F<Self>, w: W<Self>) -> F<Self> {
         let prep = LinearStep.prepare::<C>([x.node()]).compute_bound().stateful();
         let w = w.into_primitive();
         let y = <B as BlockOps>::linear(x.into_primitive(), w.clone());
@@ -238,7 +240,7 @@ impl<B: BlockOps, C: CheckpointStrategy> BlockOps for Autodiff<B, C> {
         }
     }
 
-    fn lora_linear(x: F<Self>, w: F<Self>, a: F<Self>, b: F<Self>, lora: Lora) -> (F<Self>, F<Self>) {
+    fn lora_linear(x: F<Self>, w: W<Self>, a: F<Self>, b: F<Self>, lora: Lora) -> (F<Self>, F<Self>) {
         let prep = LoraLinearStep.prepare::<C>([x.node(), a.node(), b.node()]).compute_bound().stateful();
         let (x, w) = (x.into_primitive(), w.into_primitive());
         let (a, b) = (a.into_primitive(), b.into_primitive());
@@ -314,16 +316,16 @@ impl<B: BlockOps, C: CheckpointStrategy> BlockOps for Autodiff<B, C> {
     ) -> (F<Self>, F<Self>, F<Self>) {
         unreachable!("{FORWARD_ONLY}")
     }
-    fn linear_dx(_: F<Self>, _: F<Self>) -> F<Self> {
+    fn linear_dx(_: W<Self>, _: F<Self>) -> F<Self> {
         unreachable!("{FORWARD_ONLY}")
     }
-    fn adapted_linear(_: F<Self>, _: F<Self>, _: F<Self>, _: F<Self>, _: f32) -> F<Self> {
+    fn adapted_linear(_: F<Self>, _: W<Self>, _: F<Self>, _: F<Self>, _: f32) -> F<Self> {
         unreachable!("{FORWARD_ONLY}")
     }
     fn lora_du(_: F<Self>, _: F<Self>, _: Lora) -> F<Self> {
         unreachable!("{FORWARD_ONLY}")
     }
-    fn lora_dx(_: F<Self>, _: F<Self>, _: F<Self>, _: F<Self>, _: Lora) -> F<Self> {
+    fn lora_dx(_: F<Self>, _: W<Self>, _: F<Self>, _: F<Self>, _: Lora) -> F<Self> {
         unreachable!("{FORWARD_ONLY}")
     }
     fn lora_da(_: F<Self>, _: F<Self>, _: Lora) -> F<Self> {

@@ -12,7 +12,11 @@ use half::bf16;
 use crate::cpu::{self, AttentionGradients, AttentionInputs, AttentionOutputs, GatedInputs, RotaryTable};
 use crate::gemm::{Operand, Scalar, product};
 use crate::ops::{AttentionGeometry, BlockOps, Dropout, Gate, Lora, Rotation};
+use crate::weight::BackendWeight;
 
+type Weight = BackendWeight<Flex>;
+
+mod products;
 mod weights;
 use weights::{bias_gradient, linear_dw, lora_da, lora_db, rms_norm_dw};
 
@@ -158,16 +162,14 @@ fn attention_backward<E: Stored>(
     (tensor(dq, rows_columns(q)), tensor(dk, rows_columns(k)), tensor(dv, rows_columns(v)))
 }
 
-fn linear<E: Stored>(x: &FlexTensor, w: &FlexTensor) -> FlexTensor {
-    let ([tokens, inputs], [outputs, _]) = (rows_columns(x), rows_columns(w));
-    let y = product(1.0, Operand::new(slice::<E>(x), tokens, inputs), Operand::new(slice(w), outputs, inputs).t());
-    tensor(y, [tokens, outputs])
+fn linear<E: Stored>(x: &FlexTensor, w: &Weight) -> FlexTensor {
+    let ([tokens, inputs], [outputs, _]) = (rows_columns(x), products::shape_of(w));
+    tensor(products::forward(Operand::new(slice::<E>(x), tokens, inputs), w), [tokens, outputs])
 }
 
-fn linear_dx<E: Stored>(w: &FlexTensor, dy: &FlexTensor) -> FlexTensor {
-    let ([tokens, outputs], [_, inputs]) = (rows_columns(dy), rows_columns(w));
-    let dx = product(1.0, Operand::new(slice::<E>(dy), tokens, outputs), Operand::new(slice(w), outputs, inputs));
-    tensor(dx, [tokens, inputs])
+fn linear_dx<E: Stored>(w: &Weight, dy: &FlexTensor) -> FlexTensor {
+    let ([tokens, outputs], [_, inputs]) = (rows_columns(dy), products::shape_of(w));
+    tensor(products::backward(Operand::new(slice::<E>(dy), tokens, outputs), w), [tokens, inputs])
 }
 
 fn add_bias<E: Stored>(y: &FlexTensor, b: &FlexTensor) -> FlexTensor {
@@ -178,14 +180,14 @@ fn add_bias<E: Stored>(y: &FlexTensor, b: &FlexTensor) -> FlexTensor {
 
 fn lora_linear<E: Stored>(
     x: &FlexTensor,
-    w: &FlexTensor,
+    w: &Weight,
     a: &FlexTensor,
     b: &FlexTensor,
     lora: Lora,
 ) -> (FlexTensor, FlexTensor) {
-    let ([tokens, inputs], [outputs, _], [rank, _]) = (rows_columns(x), rows_columns(w), rows_columns(a));
+    let ([tokens, inputs], [outputs, _], [rank, _]) = (rows_columns(x), products::shape_of(w), rows_columns(a));
     let x = slice::<E>(x);
-    let mut y = product(1.0, Operand::new(x, tokens, inputs), Operand::new(slice(w), outputs, inputs).t());
+    let mut y = products::forward(Operand::new(x, tokens, inputs), w);
     let x_dropped = dropped(x, lora.dropout);
     let x = x_dropped.as_deref().unwrap_or(x);
     let (a, b) = (narrowed::<E>(slice(a)), narrowed::<E>(slice(b)));
@@ -196,11 +198,11 @@ fn lora_linear<E: Stored>(
     (tensor(y, [tokens, outputs]), tensor(u, [tokens, rank]))
 }
 
-fn adapted_linear<E: Stored>(x: &FlexTensor, w: &FlexTensor, a: &FlexTensor, b: &FlexTensor, scale: f32) -> FlexTensor {
-    let ([tokens, inputs], [outputs, _], [rank, _]) = (rows_columns(x), rows_columns(w), rows_columns(a));
-    let x = || Operand::new(slice::<E>(x), tokens, inputs);
-    let mut y = product(1.0, x(), Operand::new(slice(w), outputs, inputs).t());
-    let u = product(1.0, x(), Operand::new(slice(a), rank, inputs).t());
+fn adapted_linear<E: Stored>(x: &FlexTensor, w: &Weight, a: &FlexTensor, b: &FlexTensor, scale: f32) -> FlexTensor {
+    let ([tokens, inputs], [outputs, _], [rank, _]) = (rows_columns(x), products::shape_of(w), rows_columns(a));
+    let x = Operand::new(slice::<E>(x), tokens, inputs);
+    let mut y = products::forward(x, w);
+    let u = product(1.0, x, Operand::new(slice(a), rank, inputs).t());
     E::product(scale, Operand::new(&u, tokens, rank), Operand::new(slice(b), rank, outputs), 1.0, &mut y);
     tensor(y, [tokens, outputs])
 }
@@ -212,10 +214,10 @@ fn lora_du<E: Stored>(dy: &FlexTensor, b: &FlexTensor, lora: Lora) -> FlexTensor
     tensor(product(lora.scale, dy, Operand::new(&b, outputs, rank)), [tokens, rank])
 }
 
-fn lora_dx<E: Stored>(dy: &FlexTensor, w: &FlexTensor, du: &FlexTensor, a: &FlexTensor, lora: Lora) -> FlexTensor {
-    let ([tokens, outputs], [_, inputs], [rank, _]) = (rows_columns(dy), rows_columns(w), rows_columns(a));
+fn lora_dx<E: Stored>(dy: &FlexTensor, w: &Weight, du: &FlexTensor, a: &FlexTensor, lora: Lora) -> FlexTensor {
+    let ([tokens, outputs], [_, inputs], [rank, _]) = (rows_columns(dy), products::shape_of(w), rows_columns(a));
     let dy = Operand::new(slice::<E>(dy), tokens, outputs);
-    let mut dx = product(1.0, dy, Operand::new(slice(w), outputs, inputs));
+    let mut dx = products::backward(dy, w);
     let a = narrowed::<E>(slice(a));
     let (du, a) = (Operand::new(slice::<E>(du), tokens, rank), Operand::new(&a, rank, inputs));
     if lora.dropout.is_none() {
@@ -265,28 +267,28 @@ impl BlockOps for Flex {
         by_dtype!(q, attention_backward(qkv, [&out, &lse], &contiguous(&dout), &geometry))
     }
 
-    fn linear(x: FlexTensor, w: FlexTensor) -> FlexTensor {
-        by_dtype!(x, linear(&contiguous(&x), &contiguous(&w)))
+    fn linear(x: FlexTensor, w: Weight) -> FlexTensor {
+        by_dtype!(x, linear(&contiguous(&x), &w))
     }
 
-    fn linear_dx(w: FlexTensor, dy: FlexTensor) -> FlexTensor {
-        by_dtype!(w, linear_dx(&contiguous(&w), &contiguous(&dy)))
+    fn linear_dx(w: Weight, dy: FlexTensor) -> FlexTensor {
+        by_dtype!(dy, linear_dx(&w, &contiguous(&dy)))
     }
 
-    fn lora_linear(x: FlexTensor, w: FlexTensor, a: FlexTensor, b: FlexTensor, lora: Lora) -> (FlexTensor, FlexTensor) {
-        by_dtype!(x, lora_linear(&contiguous(&x), &contiguous(&w), &contiguous(&a), &contiguous(&b), lora))
+    fn lora_linear(x: FlexTensor, w: Weight, a: FlexTensor, b: FlexTensor, lora: Lora) -> (FlexTensor, FlexTensor) {
+        by_dtype!(x, lora_linear(&contiguous(&x), &w, &contiguous(&a), &contiguous(&b), lora))
     }
 
-    fn adapted_linear(x: FlexTensor, w: FlexTensor, a: FlexTensor, b: FlexTensor, scale: f32) -> FlexTensor {
-        by_dtype!(x, adapted_linear(&contiguous(&x), &contiguous(&w), &contiguous(&a), &contiguous(&b), scale))
+    fn adapted_linear(x: FlexTensor, w: Weight, a: FlexTensor, b: FlexTensor, scale: f32) -> FlexTensor {
+        by_dtype!(x, adapted_linear(&contiguous(&x), &w, &contiguous(&a), &contiguous(&b), scale))
     }
 
     fn lora_du(dy: FlexTensor, b: FlexTensor, lora: Lora) -> FlexTensor {
         by_dtype!(dy, lora_du(&contiguous(&dy), &contiguous(&b), lora))
     }
 
-    fn lora_dx(dy: FlexTensor, w: FlexTensor, du: FlexTensor, a: FlexTensor, lora: Lora) -> FlexTensor {
-        by_dtype!(dy, lora_dx(&contiguous(&dy), &contiguous(&w), &du, &contiguous(&a), lora))
+    fn lora_dx(dy: FlexTensor, w: Weight, du: FlexTensor, a: FlexTensor, lora: Lora) -> FlexTensor {
+        by_dtype!(dy, lora_dx(&contiguous(&dy), &w, &du, &contiguous(&a), lora))
     }
 
     fn lora_da(du: FlexTensor, x: FlexTensor, lora: Lora) -> FlexTensor {
@@ -306,7 +308,7 @@ impl BlockOps for Flex {
     }
 
     fn trainable_linear(x: FlexTensor, w: FlexTensor) -> FlexTensor {
-        <Flex as BlockOps>::linear(x, w)
+        <Flex as BlockOps>::linear(x, Weight::Dense(w))
     }
 
     fn linear_dw(x: FlexTensor, dy: FlexTensor) -> FlexTensor {

@@ -39,6 +39,11 @@ impl<'a, E> Operand<'a, E> {
         Operand { data, rows, columns, transposed: false }
     }
 
+    /// Rows as stored.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Columns as stored.
     pub(crate) fn columns(&self) -> usize {
         self.columns
@@ -71,6 +76,9 @@ pub(crate) trait Scalar: Element + bytemuck::Pod {
 
     /// `c = alpha * a b + beta * c`; `c` is row-major `[rows of a, columns of b]`.
     fn product(alpha: f32, a: Operand<'_, Self>, b: Operand<'_, Self>, beta: f32, c: &mut [Self]);
+
+    /// `a b` into some columns of a row-major matrix: from the first one given, of so many in all.
+    fn product_in(a: Operand<'_, Self>, b: Operand<'_, Self>, c: &mut [Self], columns: (usize, usize));
 
     /// `sum += leftᵀ right`, summed and kept in f32 whatever the operands are stored in: the gradient of a weight.
     /// `left` is `[t, o]`, `right` is `[t, i]`, both as stored; `sum` is `[o, i]`.
@@ -114,6 +122,14 @@ macro_rules! scalar {
                 let (rows, columns) = (a.rows(), b.cols());
                 let (alpha, beta) = (Element::from_f32(alpha), Element::from_f32(beta));
                 gemmkit::gemm(alpha, a, b, beta, MatMut::from_row_major(c, rows, columns), threads());
+            }
+
+            fn product_in(a: Operand<'_, Self>, b: Operand<'_, Self>, c: &mut [Self], (first, of): (usize, usize)) {
+                let (a, b) = (a.view(), b.view());
+                let (rows, columns) = (a.rows(), b.cols());
+                let (alpha, beta) = (Element::from_f32(1.0), Element::from_f32(0.0));
+                let c = MatMut::new(&mut c[first..], rows, columns, of as isize, 1);
+                gemmkit::gemm(alpha, a, b, beta, c, threads());
             }
 
             fn add_outer(left: Operand<'_, Self>, right: Operand<'_, Self>, sum: &mut [f32]) {

@@ -18,8 +18,10 @@ mod gemm;
 pub mod head;
 pub mod measure;
 pub mod memory;
+pub mod nf4;
 pub mod ops;
 pub mod twin;
+mod weight;
 
 pub use cached::{KeyValues, cached_attention};
 pub use ops::{
@@ -27,8 +29,12 @@ pub use ops::{
     ready_factors, rms_norm, rotary, seed_gradient, trainable_linear, trainable_rms_norm,
 };
 
+pub use weight::{Nf4Weight, Weight};
+
 #[cfg(test)]
 mod cached_tests;
+#[cfg(test)]
+mod nf4_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

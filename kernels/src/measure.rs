@@ -18,6 +18,7 @@ use half::bf16;
 
 use crate::head::{HeadGradients, linear_cross_entropy};
 use crate::ops::{AttentionGeometry, BlockOps, Gate, Lora, Rotation};
+use crate::weight::BackendWeight;
 
 /// Copies of a weight are made until they hold so many bytes: more than a processor's last cache.
 const WEIGHTS_BYTES_MIN: usize = 48 << 20;
@@ -172,9 +173,9 @@ impl Turns {
         Turns { copies: (0..copies).map(|_| tensor(&values, [rows, columns], dtype)).collect(), next: 0 }
     }
 
-    fn take(&mut self) -> FlexTensor {
+    fn take(&mut self) -> BackendWeight<Flex> {
         self.next = (self.next + 1) % self.copies.len();
-        self.copies[self.next].clone()
+        BackendWeight::Dense(self.copies[self.next].clone())
     }
 }
 

@@ -12,6 +12,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 pub use crate::cpu::{Dropout, Gate, Rotation};
 use crate::twin;
+use crate::weight::{BackendWeight, Weight};
 
 /// Which rows see which in causal self-attention over packed rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,13 +89,13 @@ pub trait BlockOps: Backend {
         geometry: AttentionGeometry,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
     /// `y = x wᵀ`.
-    fn linear(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn linear(x: FloatTensor<Self>, #[extension_type] w: BackendWeight<Self>) -> FloatTensor<Self>;
     /// `dx = dy w`.
-    fn linear_dx(w: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn linear_dx(#[extension_type] w: BackendWeight<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self>;
     /// `(y, u)` with `u = dropout(x) aᵀ` and `y = x wᵀ + scale * u bᵀ`.
     fn lora_linear(
         x: FloatTensor<Self>,
-        w: FloatTensor<Self>,
+        #[extension_type] w: BackendWeight<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         lora: Lora,
@@ -102,7 +103,7 @@ pub trait BlockOps: Backend {
     /// `y = x wᵀ + scale * (x aᵀ) b` with factors in the format of `x` and `b` stored `[r, o]`; not trained.
     fn adapted_linear(
         x: FloatTensor<Self>,
-        w: FloatTensor<Self>,
+        #[extension_type] w: BackendWeight<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f32,
@@ -112,7 +113,7 @@ pub trait BlockOps: Backend {
     /// `dx = dy w + dropout(du a)`.
     fn lora_dx(
         dy: FloatTensor<Self>,
-        w: FloatTensor<Self>,
+        #[extension_type] w: BackendWeight<Self>,
         du: FloatTensor<Self>,
         a: FloatTensor<Self>,
         lora: Lora,
@@ -201,9 +202,12 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, geometry: AttentionGe
     Tensor::from_dispatch(out)
 }
 
-/// Frozen linear layer: `x_ti w_oiᵀ`. The weight gets no gradient and keeps no input alive.
-pub fn frozen_linear(x_ti: Tensor<2>, w_oi: Tensor<2>) -> Tensor<2> {
+/// Frozen linear layer: `x_ti w_oiᵀ`. The weight gets no gradient and keeps no input alive. One in 4 bits is decoded panel by panel inside
+/// the product, and again in the backward pass.
+pub fn frozen_linear(x_ti: Tensor<2>, w_oi: impl Into<Weight>) -> Tensor<2> {
+    let w_oi = w_oi.into();
     if !is_flex(&x_ti.device()) {
+        let w_oi = w_oi.to_dense(x_ti.dtype());
         return twin::frozen_linear(x_ti, w_oi);
     }
     Tensor::from_dispatch(<Dispatch as BlockOps>::linear(x_ti.into_dispatch(), w_oi.into_dispatch()))
@@ -240,11 +244,19 @@ pub fn add_bias(y_to: Tensor<2>, b_o: Tensor<1>) -> Tensor<2> {
 
 /// Frozen linear layer with a low-rank update: `x wᵀ + scale * dropout(x) aᵀ bᵀ`.
 ///
-/// - `x_ti`, `w_oi`: f32 or bf16, the same; `a_ri`, `b_or`: f32, trainable. `b` at zero equals the base layer.
+/// - `x_ti`, `w_oi`: f32 or bf16, the same, or `w_oi` in 4 bits; `a_ri`, `b_or`: f32, trainable. `b` at zero equals the base layer.
 ///
 /// Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
-pub fn lora_linear(x_ti: Tensor<2>, w_oi: Tensor<2>, a_ri: Tensor<2>, b_or: Tensor<2>, lora: Lora) -> Tensor<2> {
+pub fn lora_linear(
+    x_ti: Tensor<2>,
+    w_oi: impl Into<Weight>,
+    a_ri: Tensor<2>,
+    b_or: Tensor<2>,
+    lora: Lora,
+) -> Tensor<2> {
+    let w_oi = w_oi.into();
     if !is_flex(&x_ti.device()) {
+        let w_oi = w_oi.to_dense(x_ti.dtype());
         return twin::lora_linear(x_ti, w_oi, a_ri, b_or, lora);
     }
     let (y, _u) = <Dispatch as BlockOps>::lora_linear(
@@ -258,8 +270,16 @@ pub fn lora_linear(x_ti: Tensor<2>, w_oi: Tensor<2>, a_ri: Tensor<2>, b_or: Tens
 }
 
 /// [`lora_linear`] of an adapter that is not trained, bit for bit: its factors were converted once, by [`ready_factors`].
-pub fn adapted_linear(x_ti: Tensor<2>, w_oi: Tensor<2>, a_ri: Tensor<2>, b_ro: Tensor<2>, scale: f32) -> Tensor<2> {
+pub fn adapted_linear(
+    x_ti: Tensor<2>,
+    w_oi: impl Into<Weight>,
+    a_ri: Tensor<2>,
+    b_ro: Tensor<2>,
+    scale: f32,
+) -> Tensor<2> {
+    let w_oi = w_oi.into();
     if !is_flex(&x_ti.device()) {
+        let w_oi = w_oi.to_dense(x_ti.dtype());
         return twin::adapted_linear(x_ti, w_oi, a_ri, b_ro, scale);
     }
     Tensor::from_dispatch(<Dispatch as BlockOps>::adapted_linear(

@@ -7,7 +7,7 @@
 //! Shapes: `t` tokens of all rows, `d` hidden, `h` query heads times head width.
 
 use burn::tensor::{DType, Tensor};
-use kernels::{AttentionGeometry, Dropout, Gate, Lora};
+use kernels::{AttentionGeometry, Dropout, Gate, Lora, Weight};
 use planner::architecture::{Activation, DecoderSpec, Linear};
 
 use crate::context::RowContext;
@@ -16,8 +16,8 @@ use crate::context::RowContext;
 /// where they are tracked ([`Block::tracked`]).
 #[derive(Debug, Clone)]
 pub struct LinearLayer {
-    /// Weight as transformers stores it.
-    pub weight: Tensor<2>,
+    /// Weight as transformers stores it, or that in 4 bits.
+    pub weight: Weight,
     /// Bias in the weight's dtype.
     pub bias: Option<Tensor<1>>,
 }
@@ -183,10 +183,12 @@ impl Block {
         let layer = &self.linears[which as usize];
         let y = match (&adapters.pairs[which as usize], &adapters.ready[which as usize]) {
             (_, Some(ReadyPair { a_ri, b_ro })) => {
-                kernels::adapted_linear(x_ti, layer.weight.clone(), a_ri.clone(), b_ro.clone(), adapters.scale)
+                kernels::adapted_linear(x_ti, &layer.weight, a_ri.clone(), b_ro.clone(), adapters.scale)
             }
-            (None, None) if layer.weight.is_require_grad() => kernels::trainable_linear(x_ti, layer.weight.clone()),
-            (None, None) => kernels::frozen_linear(x_ti, layer.weight.clone()),
+            (None, None) => match &layer.weight {
+                Weight::Dense(weight) if weight.is_require_grad() => kernels::trainable_linear(x_ti, weight.clone()),
+                weight => kernels::frozen_linear(x_ti, weight),
+            },
             (Some(pair), None) => {
                 let dropout = adapters.dropout.map(|(probability, seed)| Dropout {
                     probability,
@@ -194,7 +196,7 @@ impl Block {
                     stream: (context.stream << 20) | (self.index as u64 * 8 + which as u64),
                 });
                 let lora = Lora { scale: adapters.scale, dropout };
-                kernels::lora_linear(x_ti, layer.weight.clone(), pair.a.clone(), pair.b.clone(), lora)
+                kernels::lora_linear(x_ti, &layer.weight, pair.a.clone(), pair.b.clone(), lora)
             }
         };
         match &layer.bias {

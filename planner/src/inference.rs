@@ -27,6 +27,8 @@ pub struct Request<'a> {
     pub spec: &'a DecoderSpec,
     /// Format of weights and activations.
     pub precision: Precision,
+    /// How the matrices of its blocks are kept.
+    pub base: BaseStorage,
     /// Where it computes.
     pub device: DeviceChoice,
     /// What is asked of it.
@@ -46,6 +48,8 @@ pub struct InferencePlan {
     pub device: DeviceChoice,
     /// Format of weights and activations.
     pub precision: Precision,
+    /// How the matrices of its blocks are kept.
+    pub base: BaseStorage,
     /// Tier of the weights, and how bytes move; the other classes do not exist.
     pub offload: OffloadPlan,
     /// Memory by term.
@@ -127,7 +131,7 @@ fn short(request: &Request<'_>, least: &InferencePlan, (budget, host): (u64, u64
 }
 
 /// A method that trains nothing.
-fn nothing() -> MethodPlan {
+fn nothing(base: BaseStorage) -> MethodPlan {
     MethodPlan::Lora(LoraPlan {
         rank: 1,
         alpha: 1.0,
@@ -136,7 +140,7 @@ fn nothing() -> MethodPlan {
         dropout: 0.0,
         targets: Vec::new(),
         start_from: None,
-        base: BaseStorage::Dense,
+        base,
     })
 }
 
@@ -155,7 +159,7 @@ fn still() -> OptimizerPlan {
 }
 
 fn placed(request: &Request<'_>, machine: &Machine, weights: Tier, (budget, host): (u64, u64)) -> InferencePlan {
-    let (method, optimizer, work) = (nothing(), still(), &request.work);
+    let (method, optimizer, work) = (nothing(request.base), still(), &request.work);
     let placement = Placement { weights, gradients: Tier::Device, optimizer: Tier::Device, activations: Tier::Device };
     let shape = Shape {
         spec: request.spec,
@@ -177,6 +181,7 @@ fn placed(request: &Request<'_>, machine: &Machine, weights: Tier, (budget, host
         name: request.name.clone(),
         device: request.device,
         precision: request.precision,
+        base: request.base,
         offload: offload(request, weights, (budget, host)),
         memory: shape.inference(work, budget),
     }
@@ -227,6 +232,7 @@ mod tests {
             name: "talk".to_string(),
             spec,
             precision: Precision::F32,
+            base: BaseStorage::Dense,
             device: DeviceChoice::Cpu,
             work,
             memory_bytes: None,

@@ -14,7 +14,7 @@ use checkpoints::weights::Weights;
 use planner::Machine;
 use planner::inference::{Request, plan};
 use planner::memory::Work;
-use planner::plan::{DeviceChoice, Precision};
+use planner::plan::{BaseStorage, DeviceChoice, Precision};
 use trainer::{Network, Subject, Tuned, subject};
 
 fn main() {
@@ -70,6 +70,7 @@ fn network(weights: &Weights, tuned: &Tuned, tokens: usize) -> Network {
         name: "logits".to_string(),
         spec: weights.spec(),
         precision: Precision::F32,
+        base: BaseStorage::Dense,
         device: DeviceChoice::Cpu,
         work: Work { rows: tokens as u64, read_tokens: tokens as u64, ..Work::default() },
         memory_bytes: None,

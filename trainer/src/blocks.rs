@@ -7,10 +7,11 @@
 use burn::tensor::{Device, Tensor};
 use checkpoints::weights::HostTensor;
 use half::bf16;
+use kernels::nf4;
 use models::{Block, HostValues};
 use offload::array::{Array, Tiers};
 use planner::architecture::DecoderSpec;
-use planner::plan::{OffloadPlan, Precision};
+use planner::plan::{BaseStorage, OffloadPlan, Precision};
 
 use crate::error::TrainError;
 use crate::layout::GroupLayout;
@@ -22,6 +23,8 @@ use crate::parameters::{Parameters, SharedParameters, place, read_slots};
 pub(crate) struct Uploader {
     pub(crate) spec: DecoderSpec,
     pub(crate) precision: Precision,
+    /// How the matrices of frozen blocks are kept.
+    pub(crate) base: BaseStorage,
     pub(crate) device: Device,
 }
 
@@ -31,6 +34,27 @@ impl Uploader {
         match self.precision {
             Precision::F32 => HostValues::F32(values),
             Precision::Bf16 => HostValues::Bf16(values.into_iter().map(bf16::from_f32).collect()),
+        }
+    }
+
+    /// A tensor of a frozen block's linear layers as it is kept: matrices in 4 bits where the base is.
+    fn frozen(&self, numbers: Numbers<'_>, name: &str) -> Result<HostValues, TrainError> {
+        let HostTensor { shape, data } = numbers.read(name)?;
+        match self.base {
+            BaseStorage::Nf4 if shape.len() == 2 => {
+                let refused = |source| TrainError::NotFinite { tensor: name.to_string(), source };
+                Ok(HostValues::Nf4(nf4::quantise(&data).map_err(refused)?))
+            }
+            _ => Ok(self.host(data)),
+        }
+    }
+
+    /// Bytes of a tensor as [`Uploader::frozen`] keeps it.
+    fn frozen_bytes(&self, shape: &[usize]) -> usize {
+        let elements = shape.iter().product();
+        match self.base {
+            BaseStorage::Nf4 if shape.len() == 2 => nf4::Layout::of(elements).bytes(),
+            _ => elements * self.precision.bytes() as usize,
         }
     }
 
@@ -71,16 +95,33 @@ pub(crate) enum BlockStore {
 #[derive(Debug)]
 pub(crate) struct FrozenBlock {
     array: Array,
+    base: BaseStorage,
+    /// Places of the tensors in the array: in numbers, or in bytes where matrices are in 4 bits.
     layout: GroupLayout,
+    /// Which tensors are matrices; the others are biases.
+    is_matrix: Vec<bool>,
     /// As the files hold them, f32.
     norms: Vec<Vec<f32>>,
 }
 
+/// A tensor from its bytes in a block in 4 bits.
+fn from_bytes(bytes: Vec<u8>, is_matrix: bool, precision: Precision) -> HostValues {
+    match precision {
+        _ if is_matrix => HostValues::Nf4(bytes),
+        Precision::F32 => HostValues::F32(bytemuck::pod_collect_to_vec(&bytes)),
+        Precision::Bf16 => HostValues::Bf16(bytemuck::pod_collect_to_vec(&bytes)),
+    }
+}
+
 impl FrozenBlock {
     fn values(&self, precision: Precision) -> Result<Vec<HostValues>, TrainError> {
-        let mut values: Vec<HostValues> = match precision {
-            Precision::F32 => read_slots(&self.array, &self.layout)?.into_iter().map(HostValues::F32).collect(),
-            Precision::Bf16 => read_slots(&self.array, &self.layout)?.into_iter().map(HostValues::Bf16).collect(),
+        let mut values: Vec<HostValues> = match (self.base, precision) {
+            (BaseStorage::Nf4, _) => {
+                let slots = read_slots::<u8>(&self.array, &self.layout)?.into_iter().zip(&self.is_matrix);
+                slots.map(|(bytes, &is_matrix)| from_bytes(bytes, is_matrix, precision)).collect()
+            }
+            (_, Precision::F32) => read_slots(&self.array, &self.layout)?.into_iter().map(HostValues::F32).collect(),
+            (_, Precision::Bf16) => read_slots(&self.array, &self.layout)?.into_iter().map(HostValues::Bf16).collect(),
         };
         values.extend(self.norms.iter().cloned().map(HostValues::F32));
         Ok(values)
@@ -123,22 +164,37 @@ fn frozen_block(
     let norms = spec.block_norms(index);
     let mut linears = spec.block_tensors(index);
     linears.truncate(linears.len() - norms.len());
+    let is_matrix = linears.iter().map(|(_, shape)| shape.len() == 2).collect();
+    // Bytes of what the array counts, and a span of as many bytes as one of f32 numbers.
+    let (bytes, span) = match uploader.base {
+        BaseStorage::Nf4 => (1, offload.span_elements * size_of::<f32>()),
+        BaseStorage::Dense => (precision.bytes() as usize, offload.span_elements),
+    };
+    if uploader.base == BaseStorage::Nf4 {
+        linears.iter_mut().for_each(|(_, shape)| *shape = vec![uploader.frozen_bytes(shape)]);
+    }
     let layout = GroupLayout::new(format!("block.{index:03}.frozen"), linears);
-    let bytes_per_256 = 256 * precision.bytes() as usize;
-    let place = place(offload.weights);
-    let mut array = tiers.array(place, &layout.name, layout.elements, bytes_per_256, offload.span_elements)?;
-    let mut flat = Vec::with_capacity(layout.elements as usize * precision.bytes() as usize);
+    let mut array = tiers.array(place(offload.weights), &layout.name, layout.elements, 256 * bytes, span)?;
+    let mut flat = Vec::with_capacity(layout.elements as usize * bytes);
     for slot in &layout.slots {
-        flat.resize(slot.start as usize * precision.bytes() as usize, 0u8);
-        match uploader.host(numbers.read(&slot.name)?.data) {
+        flat.resize(slot.start as usize * bytes, 0u8);
+        match uploader.frozen(numbers, &slot.name)? {
             HostValues::F32(values) => flat.extend_from_slice(bytemuck::cast_slice(&values)),
             HostValues::Bf16(values) => flat.extend_from_slice(bytemuck::cast_slice(&values)),
+            HostValues::Nf4(buffer) => flat.extend_from_slice(&buffer),
         }
     }
     array.write(0, &flat)?;
     let norm = |(name, _): &(String, usize)| numbers.norm(name, precision);
     let norms = norms.iter().map(norm).collect::<Result<_, TrainError>>()?;
-    Ok(FrozenBlock { array, layout, norms })
+    Ok(FrozenBlock { array, base: uploader.base, layout, is_matrix, norms })
+}
+
+/// The numbers of a matrix as a base in 4 bits holds them. One that cannot be kept so, since a number of it is not finite, stays as it is.
+pub fn round_to_4_bits(values: &mut [f32]) {
+    if let Ok(buffer) = nf4::quantise(values) {
+        nf4::Packed::new(&buffer, values.len()).decode(0, values);
+    }
 }
 
 /// A block straight from the model's files: linear layers in the planned precision, norms in f32.
@@ -148,7 +204,7 @@ pub(crate) fn from_files(index: usize, numbers: Numbers<'_>, uploader: &Uploader
     let mut values = Vec::with_capacity(tensors.len());
     for (at, (name, _)) in tensors.iter().enumerate() {
         values.push(match at < first_norm {
-            true => uploader.host(numbers.read(name)?.data),
+            true => uploader.frozen(numbers, name)?,
             false => HostValues::F32(numbers.norm(name, uploader.precision)?),
         });
     }

@@ -88,6 +88,15 @@ pub enum TrainError {
         /// Damaged checkpoints, named.
         damaged: String,
     },
+    /// A base in 4 bits has no place for such a number.
+    #[error("tensor `{tensor}` of the model: {source}; take method.kind = \"lora\", or mend the file")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// The number and its place.
+        #[source]
+        source: kernels::nf4::NotFinite,
+    },
     /// The checkpoint belongs to another plan.
     #[error("{checkpoint}: made by another plan: {problem}; use the recipe that the run directory holds", checkpoint = checkpoint.display())]
     OtherPlan {
@@ -206,6 +215,7 @@ impl TrainError {
             self,
             TrainError::Data(_)
                 | TrainError::Weights(_)
+                | TrainError::NotFinite { .. }
                 | TrainError::Gguf(_)
                 | TrainError::StartFrom { .. }
                 | TrainError::Device { .. }

@@ -43,6 +43,7 @@ mod subject;
 mod survive;
 mod traffic;
 
+pub use blocks::round_to_4_bits;
 pub use conversation::{Answer, Answering, Conversation, Ended, READ_TOKENS};
 pub use engine::{Engine, MicroLoss, Pass};
 pub use error::TrainError;

@@ -78,7 +78,7 @@ impl Network {
 
     fn open_here(weights: &Weights, tuned: &Tuned, plan: &InferencePlan) -> Result<Network, TrainError> {
         let device = load::device(plan.device)?;
-        let uploader = Uploader { spec: weights.spec().clone(), precision: plan.precision, device };
+        let uploader = Uploader { spec: weights.spec().clone(), precision: plan.precision, base: plan.base, device };
         let numbers = match tuned {
             Tuned::Checkpoint(restored, MethodPlan::Full(_)) => {
                 Numbers::with(weights, &restored.tensors).checked(&restored.path)?

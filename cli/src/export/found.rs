@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use checkpoints::checkpoint;
 use checkpoints::source::Place;
 use checkpoints::weights::Weights;
-use planner::plan::{DataPlan, MethodPlan, Plan};
+use planner::plan::{BaseStorage, DataPlan, MethodPlan, Plan};
 use recipes::Recipe;
 use trainer::{RECIPE_FILE, Subject, Trained, Tuned, subject};
 
@@ -134,6 +134,15 @@ fn of_run(trained: Trained, base: Option<&str>) -> Result<Found, Failure> {
                 "{base} describes the network that {place} was trained on, but holds other numbers: results will differ from the run's"
             )),
         }
+    }
+    let in_4_bits = plan.method.lora().is_some_and(|lora| lora.base == BaseStorage::Nf4);
+    let opened = if in_4_bits { opened.rounded(trainer::round_to_4_bits) } else { opened };
+    if in_4_bits {
+        notes.push(
+            "the adapter was trained over a base in 4 bits: a merged export adds it, in f32, to the base's numbers as 4 bits held them; \
+             an adapter by itself fits a base loaded as NF4 with double quantisation best"
+                .to_string(),
+        );
     }
     let checkpoint = taken.strip_prefix("checkpoints/").map(str::to_string);
     let base_name = Some(prepare::base_name(&recipe));

@@ -21,7 +21,7 @@ mod math;
 pub mod norm;
 mod parallel;
 pub mod rotary;
-mod scratch;
+pub(crate) mod scratch;
 pub mod tile;
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ fn row_by_row(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
 
 fn linear(path: Path<'_>, block: &Block, which: Linear, x: Tensor<2>) -> Tensor<2> {
     let layer = &block.linears[which as usize];
-    let y = (path.product)(x, layer.weight.clone());
+    let y = (path.product)(x, layer.weight.to_dense(DType::F32));
     match &layer.bias {
         Some(bias) => y + bias.clone().unsqueeze::<2>(),
         None => y,
@@ -90,7 +90,10 @@ fn wide<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {
 }
 
 fn widened(block: &Block) -> Block {
-    let linear = |layer: &LinearLayer| LinearLayer { weight: wide(&layer.weight), bias: layer.bias.as_ref().map(wide) };
+    let linear = |layer: &LinearLayer| LinearLayer {
+        weight: wide(&layer.weight.to_dense(DType::F32)).into(),
+        bias: layer.bias.as_ref().map(wide),
+    };
     Block {
         index: block.index,
         linears: block.linears.iter().map(linear).collect(),
@@ -124,7 +127,7 @@ pub fn pass(spec: &DecoderSpec, block: &Block, x: Tensor<2>) -> Passed {
     let mut found = twin::seed_gradient(y.clone(), incoming).backward();
     let mut gradients = Vec::new();
     for layer in &block.linears {
-        gradients.push(flat(layer.weight.grad_remove(&mut found).unwrap()));
+        gradients.push(flat(layer.weight.to_dense(DType::F32).grad_remove(&mut found).unwrap()));
         gradients.extend(layer.bias.as_ref().map(|bias| flat(bias.grad_remove(&mut found).unwrap())));
     }
     gradients.extend(block.norms.iter().map(|norm| flat(norm.grad_remove(&mut found).unwrap())));

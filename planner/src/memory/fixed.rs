@@ -31,6 +31,9 @@ const PACKED_ROWS: u64 = 256;
 /// From so many threads on the left operand is packed whole.
 const PACKED_WHOLE_FROM_CORES: usize = 16;
 
+/// Numbers of a matrix in 4 bits that products on the processor decode at once.
+const PANEL_NUMBERS: u64 = 1 << 19;
+
 impl Shape<'_> {
     /// Terms of every phase.
     pub(super) fn fixed(&self) -> Vec<Term> {
@@ -77,7 +80,11 @@ impl Shape<'_> {
         let outer = (self.sizes.parameters - blocks * self.sizes.block_parameters).saturating_mul(b);
         let all_blocks = self.block_bytes().saturating_mul(blocks);
         if self.method.lora().is_some_and(|lora| lora.base == BaseStorage::Nf4) {
-            terms.push(term("dequantised layer", Tier::Device, self.sizes.largest_linear.saturating_mul(b)));
+            let decoded = match self.device {
+                DeviceChoice::Cpu => self.sizes.largest_linear.min(PANEL_NUMBERS),
+                DeviceChoice::Cuda(_) => self.sizes.largest_linear,
+            };
+            terms.push(term("decoded weights", Tier::Device, decoded.saturating_mul(b)));
         }
         if tier == Tier::Device {
             terms.push(term("weights", Tier::Device, all_blocks.saturating_add(outer)));

@@ -302,6 +302,6 @@ fn a_base_in_4_bits_takes_0_5159_bytes_a_linear_weight() {
     let rest = (30 * 2 * 576 + 49_152 * 576 + 576) * 4;
     assert_terms(
         &plan,
-        &[("weights", Tier::Device, 30 * block + rest), ("dequantised layer", Tier::Device, 884_736 * 4)],
+        &[("weights", Tier::Device, 30 * block + rest), ("decoded weights", Tier::Device, (1 << 19) * 4)],
     );
 }

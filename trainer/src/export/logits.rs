@@ -12,7 +12,7 @@ use checkpoints::weights::Weights;
 use planner::Machine;
 use planner::inference::{InferencePlan, Request, plan};
 use planner::memory::Work;
-use planner::plan::{DeviceChoice, Precision};
+use planner::plan::{BaseStorage, DeviceChoice, Precision};
 use serde::Serialize;
 
 use super::ExportError;
@@ -124,6 +124,7 @@ impl Workshop {
             name: "export".to_string(),
             spec: weights.spec(),
             precision: Precision::F32,
+            base: BaseStorage::Dense,
             device: DeviceChoice::Cpu,
             work,
             memory_bytes: None,
