@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use checkpoints::weights::Weights;
 use planner::costs::costs;
-use planner::plan::{BaseStorage, MethodPlan, Plan};
+use planner::plan::{BaseStorage, DeviceChoice, MethodPlan, Plan};
 use planner::report::{Report, SCHEMA, rule_of_twenty};
 use planner::serving::serving;
 use planner::{Decision, Machine, PlanError};
@@ -110,8 +110,9 @@ fn limits(plan: &Plan, machine: &Machine, target: &Target) -> Vec<String> {
     let mut notes = Vec::new();
     if let MethodPlan::Lora(lora) = &plan.method
         && lora.base == BaseStorage::Nf4
+        && plan.device != DeviceChoice::Cpu
     {
-        notes.push("qlora is planned, but this version does not train on a base in 4 bits".to_string());
+        notes.push("qlora is planned, but this version trains on a base in 4 bits only on the processor".to_string());
     }
     if machine.cards > 1 {
         notes.push(format!(

@@ -113,7 +113,7 @@ fn leave_report(folder: &Path, outcome: &Result<Outcome, TrainError>, progress: 
     }
 }
 
-/// What can be planned but not trained yet.
+/// What can be planned but not trained here.
 fn refuse_untrained(prepared: &Prepared) -> Result<(), Failure> {
     match prepared.plan.method.lora() {
         Some(lora) if lora.base == BaseStorage::Nf4 && prepared.plan.device != DeviceChoice::Cpu => Err(anyhow!(
