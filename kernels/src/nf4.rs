@@ -146,7 +146,7 @@ impl<'a> Packed<'a> {
     /// If there are fewer.
     pub fn decode<E: Element>(&self, first: usize, out: &mut [E]) {
         assert!(first + out.len() <= self.elements, "numbers past the end of a matrix");
-        let scales = &*SCALES;
+        let scales: &[f32; 256] = &SCALES;
         let (mut at, mut rest) = (first, out);
         while !rest.is_empty() {
             let len = (BLOCK - at % BLOCK).min(rest.len());
@@ -201,7 +201,7 @@ pub(crate) fn quantise_around(values: &[f32], maxima: &[f32], mean: f32) -> Resu
         });
     }
     let centred: Vec<f32> = maxima.iter().map(|maximum| maximum - mean).collect();
-    let bounds = between(&*SCALES);
+    let bounds = between(&SCALES);
     for (group, scales) in centred.chunks(GROUP).enumerate() {
         let maximum = maximum(scales, GROUP);
         let codes = &mut buffer[layout.scales.start + group * GROUP..];
