@@ -213,8 +213,7 @@ impl Opened {
 
     /// A run's network keeps its base as training kept it.
     fn base_storage(&self) -> BaseStorage {
-        let lora = self.plan.as_ref().and_then(|plan| plan.method.lora());
-        lora.map_or(BaseStorage::Dense, |lora| lora.base)
+        self.plan.as_ref().map_or(BaseStorage::Dense, |plan| plan.method.base())
     }
 
     fn adapter_numbers(&self) -> u64 {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use checkpoints::weights::Weights;
 use planner::costs::costs;
-use planner::plan::{BaseStorage, DeviceChoice, MethodPlan, Plan};
+use planner::plan::{BaseStorage, DeviceChoice, Plan};
 use planner::report::{Report, SCHEMA, rule_of_twenty};
 use planner::serving::serving;
 use planner::{Decision, Machine, PlanError};
@@ -108,10 +108,7 @@ fn counted(plan: &Plan, weights: &Weights) -> anyhow::Result<u64> {
 /// What was planned and this version cannot do.
 fn limits(plan: &Plan, machine: &Machine, target: &Target) -> Vec<String> {
     let mut notes = Vec::new();
-    if let MethodPlan::Lora(lora) = &plan.method
-        && lora.base == BaseStorage::Nf4
-        && plan.device != DeviceChoice::Cpu
-    {
+    if plan.method.base() == BaseStorage::Nf4 && plan.device != DeviceChoice::Cpu {
         notes.push("qlora is planned, but this version trains on a base in 4 bits only on the processor".to_string());
     }
     if machine.cards > 1 {

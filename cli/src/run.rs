@@ -115,8 +115,8 @@ fn leave_report(folder: &Path, outcome: &Result<Outcome, TrainError>, progress: 
 
 /// What can be planned but not trained here.
 fn refuse_untrained(prepared: &Prepared) -> Result<(), Failure> {
-    match prepared.plan.method.lora() {
-        Some(lora) if lora.base == BaseStorage::Nf4 && prepared.plan.device != DeviceChoice::Cpu => Err(anyhow!(
+    match (prepared.plan.method.base(), prepared.plan.device) {
+        (BaseStorage::Nf4, DeviceChoice::Cuda(_)) => Err(anyhow!(
             "method.kind = \"qlora\" can be planned for a card, but this version trains on a base in 4 bits only on the processor; take \
              hardware.device = \"cpu\", or \"lora\" with offload.weights = \"dram\" or \"nvme\" where memory is short"
         ))

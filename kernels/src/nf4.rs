@@ -61,7 +61,6 @@ pub struct NotFinite {
 /// Where the parts of a quantised matrix stand in its buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    elements: usize,
     scales: Range<usize>,
     groups: Range<usize>,
     mean: Range<usize>,
@@ -78,7 +77,7 @@ impl Layout {
         let scales = after(elements.div_ceil(2), blocks);
         let groups = after(scales.end, blocks.div_ceil(GROUP) * 4);
         let mean = groups.end..groups.end + 4;
-        Layout { elements, scales, groups, mean }
+        Layout { scales, groups, mean }
     }
 
     /// Bytes of the buffer.

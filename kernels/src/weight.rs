@@ -68,19 +68,6 @@ impl Nf4Weight {
 }
 
 impl Weight {
-    /// `[outputs, inputs]`
-    pub fn dims(&self) -> [usize; 2] {
-        match self {
-            Weight::Dense(dense) => dense.dims(),
-            Weight::Nf4(weight) => weight.shape,
-        }
-    }
-
-    /// Whether a backward pass is to give it a gradient.
-    pub fn is_trained(&self) -> bool {
-        matches!(self, Weight::Dense(dense) if dense.is_require_grad())
-    }
-
     /// The numbers that a product in `dtype` uses, as a matrix of their own; a dense weight as it is.
     pub fn to_dense(&self, dtype: DType) -> Tensor<2> {
         match self {

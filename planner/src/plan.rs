@@ -128,6 +128,11 @@ impl MethodPlan {
         }
     }
 
+    /// How the blocks' matrices are stored while they are frozen; full training keeps them dense.
+    pub fn base(&self) -> BaseStorage {
+        self.lora().map_or(BaseStorage::Dense, |lora| lora.base)
+    }
+
     /// The full training's plan, if that is the method.
     pub fn full(&self) -> Option<&FullPlan> {
         match self {

@@ -11,7 +11,7 @@ use checkpoints::weights::Weights;
 use models::{Block, BlockAdapters, BlockSource, BoxedError, Decoder, HostValues};
 use offload::array::Tiers;
 use planner::architecture::{DecoderSpec, EMBEDDING, FINAL_NORM, HEAD};
-use planner::plan::{BaseStorage, MethodPlan, OffloadPlan, Plan, Tier};
+use planner::plan::{MethodPlan, OffloadPlan, Plan, Tier};
 
 use crate::adapters;
 use crate::blocks::{BlockStore, Uploader, from_files, group_values};
@@ -78,7 +78,7 @@ impl Residency {
         stalls: Arc<Stalls>,
     ) -> Result<Residency, TrainError> {
         let spec = weights.spec().clone();
-        let base = plan.method.lora().map_or(BaseStorage::Dense, |lora| lora.base);
+        let base = plan.method.base();
         let uploader = Uploader { spec, precision: plan.model.precision, base, device: device.clone() };
         let numbers = Numbers::of(weights);
         let outer = Arc::new(outer_from_files(numbers, trained_matrices(&plan.method), &uploader)?);

@@ -135,7 +135,7 @@ fn of_run(trained: Trained, base: Option<&str>) -> Result<Found, Failure> {
             )),
         }
     }
-    let in_4_bits = plan.method.lora().is_some_and(|lora| lora.base == BaseStorage::Nf4);
+    let in_4_bits = plan.method.base() == BaseStorage::Nf4;
     let opened = if in_4_bits { opened.rounded(trainer::round_to_4_bits) } else { opened };
     if in_4_bits {
         notes.push(

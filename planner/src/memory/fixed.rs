@@ -79,7 +79,7 @@ impl Shape<'_> {
         let (b, tier, blocks) = (self.precision.bytes(), self.placement.weights, self.spec.n_layers() as u64);
         let outer = (self.sizes.parameters - blocks * self.sizes.block_parameters).saturating_mul(b);
         let all_blocks = self.block_bytes().saturating_mul(blocks);
-        if self.method.lora().is_some_and(|lora| lora.base == BaseStorage::Nf4) {
+        if self.method.base() == BaseStorage::Nf4 {
             let decoded = match self.device {
                 DeviceChoice::Cpu => self.sizes.largest_linear.min(PANEL_NUMBERS),
                 DeviceChoice::Cuda(_) => self.sizes.largest_linear,

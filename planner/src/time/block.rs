@@ -203,7 +203,7 @@ impl<'a> Arithmetic<'a> {
 
     /// A base in 4 bits is written out in the format that is computed in before each pass.
     fn unpack(&self, load: &mut Load) {
-        let is_packed = self.shape.method.lora().is_some_and(|lora| lora.base == crate::plan::BaseStorage::Nf4);
+        let is_packed = self.shape.method.base() == crate::plan::BaseStorage::Nf4;
         if is_packed {
             let bytes = self.shape.sizes.block_parameters as f64 * (NF4_BYTES + self.bytes);
             load.add(Resource::DeviceMemory, bytes, bytes / self.rates.vector_bytes_per_second);
