@@ -1,20 +1,21 @@
 //! Writing safetensors files whose tensors are larger than memory allows to hold.
 //!
 //! In:    names, shapes and formats, and for each tensor a function that fills in its bytes piece by piece.
-//! Out:   a synced file, its size and its SHA-256, computed on the way.
-//! Never: holds more than [`PIECE_BYTES`] of a tensor. The header is the `safetensors` crate's own.
+//! Out:   a synced file, its size and its SHA-256, computed on a thread of its own while the next bytes are fetched and written.
+//! Never: holds more than a few pieces of [`PIECE_BYTES`]. The header is the `safetensors` crate's own.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
-use sha2::{Digest, Sha256};
+mod hashed;
 
+use self::hashed::HashedFile;
 use crate::tensors::NamedTensor;
-use offload::durable::{DurableError, StagedFile};
+use offload::durable::DurableError;
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 /// Bytes asked of a tensor at once.
-pub const PIECE_BYTES: usize = 4 << 20;
+pub const PIECE_BYTES: usize = 1 << 20;
 
 /// Number format of a stored tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,24 +139,22 @@ pub(crate) fn write_in_order(
     piece_bytes: usize,
 ) -> Result<Written, DurableError> {
     let header = header(tensors).map_err(|error| DurableError::io("write", path, std::io::Error::other(error)))?;
-    let mut out = Hashed { file: StagedFile::create(path)?, hash: Sha256::new(), bytes: 0 };
-    out.write(&(header.len() as u64).to_le_bytes())?;
-    out.write(&header)?;
-    let mut piece = vec![0u8; piece_bytes];
-    for tensor in tensors {
-        let end = tensor.bytes();
-        let mut at = 0;
-        while at < end {
-            let length = (end - at).min(piece_bytes as u64) as usize;
-            (tensor.fill)(at, &mut piece[..length])
-                .map_err(|source| DurableError::source(path, &tensor.name, source))?;
-            out.write(&piece[..length])?;
-            at += length as u64;
+    HashedFile::write(path, |out| {
+        out.add(8, |at| Ok(at.copy_from_slice(&(header.len() as u64).to_le_bytes())))?;
+        out.add(header.len(), |at| Ok(at.copy_from_slice(&header)))?;
+        for tensor in tensors {
+            let end = tensor.bytes();
+            let mut at = 0;
+            while at < end {
+                let length = (end - at).min(piece_bytes as u64) as usize;
+                out.add(length, |piece| {
+                    (tensor.fill)(at, piece).map_err(|source| DurableError::source(path, &tensor.name, source))
+                })?;
+                at += length as u64;
+            }
         }
-    }
-    out.file.finish()?;
-    let sha256 = out.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Written { bytes: out.bytes, sha256 })
+        Ok(())
+    })
 }
 
 fn header(tensors: &[StreamedTensor]) -> Result<Vec<u8>, SourceError> {
@@ -172,20 +171,6 @@ fn header(tensors: &[StreamedTensor]) -> Result<Vec<u8>, SourceError> {
     // The data begins at a multiple of eight bytes; the format allows trailing spaces.
     text.resize(text.len().next_multiple_of(8), b' ');
     Ok(text)
-}
-
-struct Hashed {
-    file: StagedFile,
-    hash: Sha256,
-    bytes: u64,
-}
-
-impl Hashed {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), DurableError> {
-        self.hash.update(bytes);
-        self.bytes += bytes.len() as u64;
-        self.file.write(bytes)
-    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ fn attention_over_a_cache_matches_the_twin_turn_by_turn() {
     for (heads, window) in [([6, 2, 16], None), ([4, 4, 32], Some(5)), ([3, 1, 6], Some(64)), ([2, 1, 128], None)] {
         for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::BF16, 2e-2)] {
             let mut random = Values(7);
-            let (mut ours, mut twin) = (vec![KeyValues::default(); 2], vec![KeyValues::default(); 2]);
+            let (mut ours, mut twin) = (KeyValues::with_room(&[7, 0]), KeyValues::with_room(&[0, 0]));
             for lengths in turns {
                 let geometry = geometry(heads, window, &lengths);
                 let tokens: usize = lengths.iter().sum();
@@ -33,30 +33,47 @@ fn attention_over_a_cache_matches_the_twin_turn_by_turn() {
                 let expected = values(on_device(&mut twin, qkv, &geometry));
                 assert_close(&format!("{heads:?}, window {window:?}, {lengths:?}"), &mixed, &expected, tolerance);
             }
-            assert_eq!(ours.iter().map(KeyValues::tokens).collect::<Vec<_>>(), [141, 75]);
-            assert_eq!(twin.iter().map(KeyValues::tokens).collect::<Vec<_>>(), [141, 75]);
+            for cache in [&ours, &twin] {
+                assert_eq!([cache.tokens(0), cache.tokens(1)], [141, 75]);
+            }
         }
     }
 }
 
 #[test]
+fn a_cache_with_room_does_not_move_until_it_is_full() {
+    let mut random = Values(5);
+    let (mut roomy, mut at) = (KeyValues::with_room(&[9, 2]), Vec::new());
+    for tokens in [4, 1, 4, 3] {
+        let geometry = geometry([4, 2, 16], None, &[tokens, 0]);
+        let mut matrix = |heads: usize| random.matrix(tokens, heads * 16);
+        let qkv = [matrix(4), matrix(2), matrix(2)];
+        cached_attention(&mut roomy, qkv, geometry);
+        at.push(roomy.place());
+    }
+    assert_eq!(at[0].1, (9 + 2) * 32);
+    assert!(at[..3].iter().all(|place| *place == at[0]), "{at:?}");
+    assert_eq!(at[3].1, (256 + 2) * 32, "twelve tokens of nine");
+}
+
+#[test]
 fn a_cache_that_was_cut_goes_on_as_one_that_never_was_longer() {
     let mut random = Values(11);
-    let mut turn = |caches: &mut [KeyValues], tokens: usize| {
+    let mut turn = |cache: &mut KeyValues, tokens: usize| {
         let geometry = geometry([4, 2, 16], Some(9), &[tokens]);
         let mut matrix = |heads: usize| random.matrix(tokens, heads * 16);
         let qkv = [matrix(4), matrix(2), matrix(2)];
-        (qkv.clone(), geometry.clone(), values(cached_attention(caches, qkv, geometry)))
+        (qkv.clone(), geometry.clone(), values(cached_attention(cache, qkv, geometry)))
     };
-    let mut cut = vec![KeyValues::default()];
+    let mut cut = KeyValues::with_room(&[0]);
     turn(&mut cut, 6);
     let mut straight = cut.clone();
     turn(&mut cut, 5);
-    cut[0].truncate(6);
+    cut.truncate(0, 6);
     let (qkv, geometry, expected) = turn(&mut straight, 3);
     assert_eq!(values(cached_attention(&mut cut, qkv, geometry)), expected);
-    cut[0].truncate(0);
-    assert_eq!(cut[0].tokens(), 0);
+    cut.truncate(0, 0);
+    assert_eq!(cut.tokens(0), 0);
 }
 
 #[test]

@@ -12,6 +12,9 @@ use crate::source::BoxedError;
 
 pub use crate::forward::Stack;
 
+/// Tokens of an answer that its sequence has room for from the start; few questions let their answers be longer.
+const ANSWER_ROOM_MAX: usize = 1024;
+
 /// What ends an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Ending<'a> {
@@ -30,7 +33,9 @@ impl Decoder {
         prompts: &[Vec<u32>],
         ending: Ending<'_>,
     ) -> Result<Vec<Vec<u32>>, BoxedError> {
-        let mut session = Session::new(stack.blocks.n_blocks(), prompts.len());
+        let answer = ending.max_new_tokens.min(ANSWER_ROOM_MAX);
+        let room: Vec<usize> = prompts.iter().map(|prompt| prompt.len() + answer).collect();
+        let mut session = Session::with_room(stack.blocks.n_blocks(), &room);
         let mut answers = vec![Vec::new(); prompts.len()];
         let mut new: Vec<Vec<u32>> = match ending.max_new_tokens {
             0 => Vec::new(),

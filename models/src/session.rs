@@ -15,15 +15,19 @@ use crate::source::BoxedError;
 /// Keys and values of several sequences, block by block.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// By block, then by sequence.
-    blocks: Vec<Vec<KeyValues>>,
+    blocks: Vec<KeyValues>,
     lengths: Vec<usize>,
 }
 
 impl Session {
     /// `sequences` without tokens in a network of `n_blocks`.
     pub fn new(n_blocks: usize, sequences: usize) -> Session {
-        Session { blocks: vec![vec![KeyValues::default(); sequences]; n_blocks], lengths: vec![0; sequences] }
+        Session::with_room(n_blocks, &vec![0; sequences])
+    }
+
+    /// As [`Session::new`]; each sequence has room for as many tokens as said from its first token on.
+    pub fn with_room(n_blocks: usize, tokens: &[usize]) -> Session {
+        Session { blocks: vec![KeyValues::with_room(tokens); n_blocks], lengths: vec![0; tokens.len()] }
     }
 
     /// Tokens that a sequence has read.
@@ -33,7 +37,7 @@ impl Session {
 
     /// Takes tokens of a sequence back: all from number `length` on.
     pub fn truncate(&mut self, sequence: usize, length: usize) {
-        self.blocks.iter_mut().for_each(|sequences| sequences[sequence].truncate(length));
+        self.blocks.iter_mut().for_each(|cache| cache.truncate(sequence, length));
         self.lengths[sequence] = self.lengths[sequence].min(length);
     }
 }
@@ -44,11 +48,11 @@ impl Decoder {
     pub fn read(&self, stack: Stack<'_>, session: &mut Session, new: &[&[u32]]) -> Result<Tensor<2>, BoxedError> {
         let context = self.onward(session, new);
         let mut x_td = self.embed(&new.concat());
-        for (index, (caches, adapters)) in session.blocks.iter_mut().zip(stack.adapters).enumerate() {
+        for (index, (cache, adapters)) in session.blocks.iter_mut().zip(stack.adapters).enumerate() {
             let block = stack.blocks.block(index)?;
             let projections = block.project(&self.spec, x_td.clone(), &context, adapters);
             let geometry = block.geometry(&self.spec, &context);
-            let mixed_th = kernels::cached_attention(caches, projections.into(), geometry);
+            let mixed_th = kernels::cached_attention(cache, projections.into(), geometry);
             x_td = block.after_attention(&self.spec, x_td, mixed_th, &context, adapters);
         }
         session.lengths.iter_mut().zip(new).for_each(|(length, new)| *length += new.len());

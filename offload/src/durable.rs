@@ -164,9 +164,8 @@ pub fn move_folder(from: &Path, to: &Path) -> Result<(), DurableError> {
 
 /// Writes a file inside a staging folder and syncs it.
 pub fn write_staged(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
-    let mut file = StagedFile::create(path)?;
-    file.write(bytes)?;
-    file.finish()
+    let file = operations::create_file(path).map_err(|error| DurableError::io("create", path, error))?;
+    write_and_sync(&file, path, bytes)
 }
 
 /// Removes a folder if it is there.

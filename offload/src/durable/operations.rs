@@ -97,8 +97,15 @@ pub(super) fn created_file(path: &Path) {
 
 pub(super) fn append(mut file: &File, path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
-    record(|| Operation::Append(path.to_path_buf(), bytes.to_vec()));
+    appended(path, bytes);
     Ok(())
+}
+
+/// Tells the recorder of bytes that something else added.
+pub(super) fn appended(path: &Path, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        record(|| Operation::Append(path.to_path_buf(), bytes.to_vec()));
+    }
 }
 
 pub(super) fn sync_file(file: &File, path: &Path) -> io::Result<()> {

@@ -1,17 +1,22 @@
-//! A large file on its way to the disk: bytes go out while the next ones are made.
+//! A large file on its way to the disk: past the page cache where the file system allows it, else in pieces that the system begins to
+//! write at once.
 //!
 //! In:    bytes, one piece after another.
 //! Out:   a synced file in a staging folder.
-//! Never: lets the system pile up gigabytes in its page cache that the sync at the end would wait for.
+//! Never: lets the system pile up gigabytes in its page cache that the sync at the end would wait for; holds more than [`BLOCK_BYTES`].
+//!
+//! Copying into the page cache costs more processor time than the rest of a save: 1.9 s for 1.6 GB here, 0.1 s with O_DIRECT.
 
 use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::{DurableError, operations};
+use crate::memory::Mapping;
 
-/// Bytes after which the system is asked to begin writing.
-const BEGIN_BYTES: u64 = 8 << 20;
-/// Bytes on their way at most: those before are waited for, and leave the page cache.
+/// Bytes that go to the system at once. A multiple of what O_DIRECT asks for on every common disk.
+const BLOCK_BYTES: usize = 2 << 20;
+/// Bytes on their way at most through the page cache: those before are waited for, and leave it.
 const ON_THE_WAY_BYTES: u64 = 64 << 20;
 
 /// A new file inside a staging folder.
@@ -19,38 +24,95 @@ const ON_THE_WAY_BYTES: u64 = 64 << 20;
 pub struct StagedFile {
     file: File,
     path: PathBuf,
+    block: Mapping,
+    /// Bytes in the block.
+    filled: usize,
+    /// Bytes that were written before it.
     written: u64,
-    begun: u64,
-    done: u64,
+    past_the_cache: bool,
 }
 
 impl StagedFile {
     /// Makes the file.
     pub fn create(path: &Path) -> Result<StagedFile, DurableError> {
         let file = operations::create_file(path).map_err(|error| DurableError::io("create", path, error))?;
-        Ok(StagedFile { file, path: path.to_path_buf(), written: 0, begun: 0, done: 0 })
+        let block = Mapping::new("a block of a file", BLOCK_BYTES as u64)
+            .map_err(|error| DurableError::io("write", path, io::Error::other(error)))?;
+        let past_the_cache = pass_the_cache(&file, true);
+        Ok(StagedFile { file, path: path.to_path_buf(), block, filled: 0, written: 0, past_the_cache })
     }
 
     /// Adds bytes to its end.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), DurableError> {
-        operations::append(&self.file, &self.path, bytes)
-            .map_err(|error| DurableError::io("write", &self.path, error))?;
-        self.written += bytes.len() as u64;
-        if self.written - self.begun >= BEGIN_BYTES {
-            begin_writing(&self.file, self.begun, self.written - self.begun);
-            self.begun = self.written;
-        }
-        if self.begun - self.done >= ON_THE_WAY_BYTES + BEGIN_BYTES {
-            wait_and_drop(&self.file, self.done, BEGIN_BYTES);
-            self.done += BEGIN_BYTES;
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), DurableError> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.filled));
+            self.block.bytes_mut()[self.filled..][..now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            bytes = later;
+            if self.filled == BLOCK_BYTES {
+                self.flush()?;
+            }
         }
         Ok(())
     }
 
     /// Waits until all bytes are on the disk.
-    pub fn finish(self) -> Result<(), DurableError> {
+    pub fn finish(mut self) -> Result<(), DurableError> {
+        if self.past_the_cache {
+            // The last bytes need not fill a page.
+            self.past_the_cache = !pass_the_cache(&self.file, false);
+        }
+        self.flush()?;
         operations::sync_file(&self.file, &self.path).map_err(|error| DurableError::io("sync", &self.path, error))
     }
+
+    /// Writes the block.
+    fn flush(&mut self) -> Result<(), DurableError> {
+        let mut rest = &self.block.bytes()[..self.filled];
+        while !rest.is_empty() {
+            match (&self.file).write(rest) {
+                Ok(0) => return Err(DurableError::io("write", &self.path, io::ErrorKind::WriteZero.into())),
+                Ok(done) => rest = &rest[done..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // This file system, or a write that ended within a page, wants the page cache.
+                Err(error) if self.past_the_cache && error.raw_os_error() == Some(libc::EINVAL) => {
+                    self.past_the_cache = !pass_the_cache(&self.file, false);
+                    if self.past_the_cache {
+                        return Err(DurableError::io("write", &self.path, error));
+                    }
+                }
+                Err(error) => return Err(DurableError::io("write", &self.path, error)),
+            }
+        }
+        operations::appended(&self.path, &self.block.bytes()[..self.filled]);
+        if !self.past_the_cache {
+            begin_writing(&self.file, self.written, self.filled as u64);
+            if let Some(before) = self.written.checked_sub(ON_THE_WAY_BYTES) {
+                wait_and_drop(&self.file, before, BLOCK_BYTES as u64);
+            }
+        }
+        self.written += self.filled as u64;
+        self.filled = 0;
+        Ok(())
+    }
+}
+
+/// Switches the page cache off for what is written from now on, or on again; returns whether that was done.
+#[cfg(target_os = "linux")]
+fn pass_the_cache(file: &File, past: bool) -> bool {
+    use std::os::fd::AsRawFd;
+    let descriptor = file.as_raw_fd();
+    // SAFETY: calls on a descriptor that is open as long as `file` is borrowed; they change no memory.
+    unsafe {
+        let flags = libc::fcntl(descriptor, libc::F_GETFL);
+        let wanted = if past { flags | libc::O_DIRECT } else { flags & !libc::O_DIRECT };
+        flags != -1 && libc::fcntl(descriptor, libc::F_SETFL, wanted) != -1
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pass_the_cache(_file: &File, _past: bool) -> bool {
+    false
 }
 
 /// Advice: a refusal costs time only, and an error of the disk comes back from the sync.
@@ -78,3 +140,47 @@ fn begin_writing(_file: &File, _from: u64, _bytes: u64) {}
 
 #[cfg(not(target_os = "linux"))]
 fn wait_and_drop(_file: &File, _from: u64, _bytes: u64) {}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Lengths around blocks and pages, on a disk and on a file system in memory; both may refuse O_DIRECT.
+    #[test]
+    fn a_file_of_any_length_comes_back_whole_with_and_without_the_page_cache() {
+        let here = tempfile::tempdir().unwrap();
+        let mut folders = vec![here.path().to_path_buf()];
+        let memory = tempfile::tempdir_in("/dev/shm");
+        folders.extend(memory.iter().map(|folder| folder.path().to_path_buf()));
+        for folder in folders {
+            for length in [0, 1, 4095, 4096, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 5000] {
+                for cached in [false, true] {
+                    let path = folder.join("file");
+                    let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+                    let mut file = StagedFile::create(&path).unwrap();
+                    if cached && file.past_the_cache {
+                        file.past_the_cache = !pass_the_cache(&file.file, false);
+                    }
+                    bytes.chunks(700_001).for_each(|piece| file.write(piece).unwrap());
+                    file.finish().unwrap();
+                    assert!(std::fs::read(&path).unwrap() == bytes, "{length} bytes in {}", path.display());
+                }
+            }
+        }
+    }
+
+    /// What the kernel says when a block does not end on a page, as after a write that a nearly full disk cut short.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_write_that_the_disk_refuses_past_the_cache_goes_through_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut file = StagedFile::create(&path).unwrap();
+        file.write(&[7; 100]).unwrap();
+        file.flush().unwrap();
+        file.write(&[8; BLOCK_BYTES]).unwrap();
+        file.finish().unwrap();
+        assert!(std::fs::read(&path).unwrap() == [vec![7; 100], vec![8; BLOCK_BYTES]].concat());
+    }
+}
