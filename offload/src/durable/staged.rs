@@ -44,6 +44,8 @@ impl StagedFile {
 
     /// Adds bytes to its end.
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), DurableError> {
+        // Until the sync any part of what was added may be lost: the crash model need not know of blocks.
+        operations::appended(&self.path, bytes);
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.filled));
             self.block.bytes_mut()[self.filled..][..now.len()].copy_from_slice(now);
@@ -84,7 +86,6 @@ impl StagedFile {
                 Err(error) => return Err(DurableError::io("write", &self.path, error)),
             }
         }
-        operations::appended(&self.path, &self.block.bytes()[..self.filled]);
         if !self.past_the_cache {
             begin_writing(&self.file, self.written, self.filled as u64);
             if let Some(before) = self.written.checked_sub(ON_THE_WAY_BYTES) {
