@@ -27,7 +27,8 @@ struct Row {
     outputs: usize,
     forward: f64,
     input: f64,
-    weight: f64,
+    /// `None` where the weight is frozen: in 4 bits it is.
+    weight: Option<f64>,
 }
 
 /// Measures and prints.
@@ -45,9 +46,8 @@ pub fn print(arguments: &BenchMatmulArguments) -> Result<(), Failure> {
         return Ok(());
     }
     ::kernels::memory::pack_by_panels();
-    let formats = [("f32", Format::F32), ("bf16", Format::Bf16)];
-    let rows = formats.into_iter().flat_map(|format| SIZES.map(|size| row(format, size, arguments.tokens)));
-    let rows: Vec<Row> = rows.collect();
+    // What is compared is measured one after the other: machines are shared.
+    let rows: Vec<Row> = SIZES.into_iter().flat_map(|size| rows_of(size, arguments.tokens)).collect();
     match arguments.json {
         true => println!("{:#}", json_of(&rows, arguments.tokens)),
         false => print!("{}", table(&rows, arguments.tokens)),
@@ -55,25 +55,36 @@ pub fn print(arguments: &BenchMatmulArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn row((name, format): (&'static str, Format), [inputs, outputs]: [usize; 2], tokens: usize) -> Row {
+/// A layer in f32, in bf16 and in 4 bits with activations in bf16.
+fn rows_of([inputs, outputs]: [usize; 2], tokens: usize) -> [Row; 3] {
     let size = LinearSize { tokens, inputs, outputs };
     let gflop = 2e-9 * (tokens * inputs * outputs) as f64;
-    let rate = |operation| gflop / seconds(operation, format, TIME_EACH);
-    Row {
+    let rate = |operation, format| gflop / seconds(operation, format, TIME_EACH);
+    let dense = |(name, format): (&'static str, Format)| Row {
         format: name,
         inputs,
         outputs,
-        forward: rate(Operation::Linear(size)),
-        input: rate(Operation::LinearInput(size)),
-        weight: rate(Operation::LinearWeight(size)),
-    }
+        forward: rate(Operation::Linear(size), format),
+        input: rate(Operation::LinearInput(size), format),
+        weight: Some(rate(Operation::LinearWeight(size), format)),
+    };
+    let [f32, bf16] = [("f32", Format::F32), ("bf16", Format::Bf16)].map(dense);
+    let nf4 = Row {
+        format: "nf4",
+        forward: rate(Operation::Nf4(size), Format::Bf16),
+        input: rate(Operation::Nf4Input(size), Format::Bf16),
+        weight: None,
+        ..bf16
+    };
+    [f32, bf16, nf4]
 }
 
 fn table(rows: &[Row], tokens: usize) -> String {
     let head = format!("GFLOP/s, {tokens} tokens        forward   input's gradient   weight's gradient\n");
     let line = |row: &Row| {
         let layer = format!("{} {}x{}", row.format, row.inputs, row.outputs);
-        format!("{layer:<28} {:>7.0} {:>18.0} {:>19.0}\n", row.forward, row.input, row.weight)
+        let weight = row.weight.map_or("frozen".to_string(), |weight| format!("{weight:.0}"));
+        format!("{layer:<28} {:>7.0} {:>18.0} {weight:>19}\n", row.forward, row.input)
     };
     head + &rows.iter().map(line).collect::<String>()
 }

@@ -17,6 +17,7 @@ use burn_flex::{FlexTensor, Layout};
 use half::bf16;
 
 use crate::head::{HeadGradients, linear_cross_entropy};
+use crate::nf4::quantise;
 use crate::ops::{AttentionGeometry, BlockOps, Gate, Lora, Rotation};
 use crate::weight::BackendWeight;
 
@@ -79,6 +80,10 @@ pub enum Operation {
     LinearInput(LinearSize),
     /// `dyᵀ x` in f32.
     LinearWeight(LinearSize),
+    /// [`Operation::Linear`] with a weight in 4 bits ([`crate::nf4`]).
+    Nf4(LinearSize),
+    /// [`Operation::LinearInput`] with a weight in 4 bits.
+    Nf4Input(LinearSize),
     /// [`Operation::Linear`] and a low-rank update of this rank.
     LoraForward(LinearSize, usize),
     /// All gradients of [`Operation::LoraForward`]: the factors' and the input's.
@@ -161,7 +166,7 @@ fn random(rows: usize, columns: usize, dtype: DType) -> FlexTensor {
 
 /// Copies of a weight, handed out in turn.
 struct Turns {
-    copies: Vec<FlexTensor>,
+    copies: Vec<BackendWeight<Flex>>,
     next: usize,
 }
 
@@ -170,12 +175,25 @@ impl Turns {
         let bytes = rows * columns * if dtype == DType::BF16 { 2 } else { 4 };
         let copies = WEIGHTS_BYTES_MIN.div_ceil(bytes).clamp(2, 64);
         let values = numbers(rows * columns);
-        Turns { copies: (0..copies).map(|_| tensor(&values, [rows, columns], dtype)).collect(), next: 0 }
+        let copy = |_| BackendWeight::Dense(tensor(&values, [rows, columns], dtype));
+        Turns { copies: (0..copies).map(copy).collect(), next: 0 }
+    }
+
+    fn in_4_bits(rows: usize, columns: usize) -> Turns {
+        let packed = quantise(&numbers(rows * columns)).expect("finite numbers");
+        let copies = WEIGHTS_BYTES_MIN.div_ceil(packed.len()).clamp(2, 64);
+        let shape = Shape::from([packed.len()]);
+        let copy = |_| {
+            let packed =
+                FlexTensor::new(Bytes::from_elems(packed.clone()), Layout::contiguous(shape.clone()), DType::U8);
+            BackendWeight::Nf4 { packed, shape: [rows, columns] }
+        };
+        Turns { copies: (0..copies).map(copy).collect(), next: 0 }
     }
 
     fn take(&mut self) -> BackendWeight<Flex> {
         self.next = (self.next + 1) % self.copies.len();
-        BackendWeight::Dense(self.copies[self.next].clone())
+        self.copies[self.next].clone()
     }
 }
 
@@ -184,7 +202,10 @@ type Call = Box<dyn FnMut()>;
 fn prepare(operation: Operation, dtype: DType) -> Call {
     match operation {
         Operation::Linear(size) | Operation::LinearInput(size) | Operation::LinearWeight(size) => {
-            linear(operation, size, dtype)
+            linear(operation, size, Turns::of(size.outputs, size.inputs, dtype), dtype)
+        }
+        Operation::Nf4(size) | Operation::Nf4Input(size) => {
+            linear(operation, size, Turns::in_4_bits(size.outputs, size.inputs), dtype)
         }
         Operation::LoraForward(size, rank) => lora_forward(size, rank, dtype),
         Operation::LoraBackward(size, rank) => lora_backward(size, rank, dtype),
@@ -201,12 +222,16 @@ fn prepare(operation: Operation, dtype: DType) -> Call {
     }
 }
 
-fn linear(operation: Operation, LinearSize { tokens, inputs, outputs }: LinearSize, dtype: DType) -> Call {
+fn linear(operation: Operation, size: LinearSize, mut weights: Turns, dtype: DType) -> Call {
+    let LinearSize { tokens, inputs, outputs } = size;
     let (x, dy) = (random(tokens, inputs, dtype), random(tokens, outputs, dtype));
-    let mut weights = Turns::of(outputs, inputs, dtype);
     match operation {
-        Operation::Linear(_) => Box::new(move || drop(black_box(Flex::linear(x.clone(), weights.take())))),
-        Operation::LinearInput(_) => Box::new(move || drop(black_box(Flex::linear_dx(weights.take(), dy.clone())))),
+        Operation::Linear(_) | Operation::Nf4(_) => {
+            Box::new(move || drop(black_box(Flex::linear(x.clone(), weights.take()))))
+        }
+        Operation::LinearInput(_) | Operation::Nf4Input(_) => {
+            Box::new(move || drop(black_box(Flex::linear_dx(weights.take(), dy.clone()))))
+        }
         _ => Box::new(move || drop(black_box(Flex::linear_dw(x.clone(), dy.clone())))),
     }
 }

@@ -14,6 +14,8 @@
 use std::ops::Range;
 use std::sync::LazyLock;
 
+use rayon::prelude::*;
+
 use crate::cpu::Element;
 
 /// Numbers that share a scale.
@@ -177,27 +179,32 @@ fn decode_block<E: Element>(codes: &[u8], odd: usize, table: &[E; 16], out: &mut
     }
 }
 
-/// Quantises a matrix.
+/// Quantises a matrix, on all of rayon's threads.
 pub fn quantise(values: &[f32]) -> Result<Vec<u8>, NotFinite> {
-    let maxima: Vec<f32> = values.chunks(BLOCK).map(|block| maximum(block, BLOCK)).collect();
+    let mut maxima = vec![0.0f32; values.len().div_ceil(BLOCK)];
+    let parts = values.par_chunks(BLOCK * GROUP).zip(maxima.par_chunks_mut(GROUP));
+    parts.for_each(|(values, maxima)| {
+        maxima.iter_mut().zip(values.chunks(BLOCK)).for_each(|(at, block)| *at = maximum(block, BLOCK));
+    });
+    // In order, whatever the threads: sums of floats depend on it.
     let sum: f64 = maxima.iter().map(|&maximum| f64::from(maximum)).sum();
     quantise_around(values, &maxima, (sum / maxima.len().max(1) as f64) as f32)
 }
 
 /// [`quantise`] with the mean of the scales as given.
 pub(crate) fn quantise_around(values: &[f32], maxima: &[f32], mean: f32) -> Result<Vec<u8>, NotFinite> {
-    if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-        return Err(NotFinite { at, value: values[at] });
-    }
     let layout = Layout::of(values.len());
     let mut buffer = vec![0u8; layout.bytes()];
-    let bounds = between(&CODE);
-    for (block, (numbers, &maximum)) in values.chunks(BLOCK).zip(maxima).enumerate() {
-        let codes = &mut buffer[block * BLOCK / 2..];
-        scaled(numbers, maximum, BLOCK, |at, number| {
-            let code = bounds.iter().map(|&bound| u8::from(number > bound)).sum::<u8>();
-            codes[at / 2] |= code << (4 * (1 - at % 2));
-        });
+    let codes = buffer[..values.len().div_ceil(2)].par_chunks_mut(BLOCK * GROUP / 2);
+    let parts = values.par_chunks(BLOCK * GROUP).zip(maxima.par_chunks(GROUP)).zip(codes);
+    let all_finite = parts.map(|((values, maxima), codes)| {
+        let blocks = values.chunks(BLOCK).zip(maxima).zip(codes.chunks_mut(BLOCK / 2));
+        blocks.for_each(|((numbers, &maximum), codes)| code_block(numbers, maximum, codes));
+        values.iter().fold(true, |finite, value| finite & value.is_finite())
+    });
+    if !all_finite.reduce(|| true, |one, other| one & other) {
+        let at = values.iter().position(|value| !value.is_finite()).expect("one of them is not");
+        return Err(NotFinite { at, value: values[at] });
     }
     let centred: Vec<f32> = maxima.iter().map(|maximum| maximum - mean).collect();
     let bounds = between(&SCALES);
@@ -212,6 +219,21 @@ pub(crate) fn quantise_around(values: &[f32], maxima: &[f32], mean: f32) -> Resu
     }
     buffer[layout.mean].copy_from_slice(&mean.to_le_bytes());
     Ok(buffer)
+}
+
+/// Two codes a byte of a block's numbers: how many of the midpoints each is above.
+fn code_block(numbers: &[f32], maximum: f32, codes: &mut [u8]) {
+    let mut parts = [0.0f32; BLOCK];
+    scaled(numbers, maximum, BLOCK, |at, part| parts[at] = part);
+    let mut above = [0u8; BLOCK];
+    for pair in CODE.windows(2) {
+        let bound = (pair[0] + pair[1]) / 2.0;
+        above.iter_mut().zip(&parts).for_each(|(above, &part)| *above += u8::from(part > bound));
+    }
+    for (at, code) in codes.iter_mut().enumerate() {
+        let second = if 2 * at + 1 < numbers.len() { above[2 * at + 1] } else { 0 };
+        *code = above[2 * at] << 4 | second;
+    }
 }
 
 /// The largest magnitude.
