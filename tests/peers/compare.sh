@@ -7,7 +7,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 venv=${PEERS_VENV:-/tmp/tune-peers/venv}
-if ! "$venv/bin/python" -c 'import torch, transformers, peft, gguf' 2>/dev/null; then
+if ! "$venv/bin/python" -c 'import torch, transformers, peft, gguf, bitsandbytes' 2>/dev/null; then
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --no-deps -r "$here/requirements.txt"
 fi

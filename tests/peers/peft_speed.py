@@ -31,6 +31,7 @@ def parse():
     parser.add_argument(
         "--adapter-precision", choices=["f32", "base"], default="f32", help="f32 is PEFT's default; base follows the model"
     )
+    parser.add_argument("--base", choices=["plain", "nf4"], default="plain", help="nf4: in 4 bits with bitsandbytes, scales quantised too")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--save", type=Path, help="folder for the adapter after the last step")
@@ -40,8 +41,12 @@ def parse():
 def load(arguments):
     """Base in the wanted precision, PyTorch's own attention, adapter trainable."""
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[arguments.precision]
+    quantised = {}
+    if arguments.base == "nf4":
+        kind = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
+        quantised["quantization_config"] = transformers.BitsAndBytesConfig(load_in_4bit=True, **kind)
     base = transformers.AutoModelForCausalLM.from_pretrained(
-        arguments.model, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+        arguments.model, dtype=dtype, attn_implementation="sdpa", local_files_only=True, **quantised
     )
     base.config.use_cache = False
     model = peft.PeftModel.from_pretrained(

@@ -55,9 +55,9 @@ impl Shape<'_> {
             terms.push(term("packing", Tier::Device, self.packing()));
         }
         let elsewhere = [placement.weights != Tier::Device, placement.activations != Tier::Device];
-        // Every run saves: one thread writes, one hashes.
+        // Every run saves: one thread reads, one hashes, one writes.
         let movers =
-            2 + elsewhere.into_iter().filter(|&moves| moves).count() + usize::from(classes.contains(&Tier::Nvme));
+            3 + elsewhere.into_iter().filter(|&moves| moves).count() + usize::from(classes.contains(&Tier::Nvme));
         terms.push(term("movers", self.host(), movers as u64 * MOVER_BYTES));
         terms.push(term("runtime", Tier::Device, runtime));
         terms
