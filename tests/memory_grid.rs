@@ -17,7 +17,7 @@ use crate::smollm2;
 mod members;
 mod models;
 
-use members::{LARGE, Member, Model, SMALL, Tiers};
+use members::{LARGE, LONG, Member, Model, SMALL, Tiers};
 
 /// Planned over measured bytes.
 const RATIO_MIN: f64 = 0.98;
@@ -41,13 +41,15 @@ impl Member {
     fn recipe(&self, model: &Path, folder: &Path) -> String {
         let method = match self.rank {
             0 => "kind = \"full\"".to_string(),
+            rank if self.nf4 => format!("kind = \"qlora\"\nrank = {rank}\nalpha = {rank}"),
             rank => format!("kind = \"lora\"\nrank = {rank}\nalpha = {rank}"),
         };
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/data");
-        let evaluation = match self.evaluates {
-            false => String::new(),
-            true => format!(
-                "[eval]\nexact_match = true\nmax_rows = 24\nmax_new_tokens = 4\n[eval.source]\npath = \"{}\"\n",
+        let evaluation = match self.answers {
+            0 => String::new(),
+            rows => format!(
+                "[eval]\nexact_match = true\nmax_rows = {rows}\nmax_new_tokens = {}\n[eval.source]\npath = \"{}\"\n",
+                rows / 5,
                 data.join("memory-arithmetic-heldout.jsonl").display()
             ),
         };
@@ -114,7 +116,7 @@ memory = "16GB"
         };
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = |name: &str| folder.path().join(name);
-        fs::write(path("rows.jsonl"), rows()).unwrap();
+        fs::write(path("rows.jsonl"), rows(self.sequence)).unwrap();
         fs::write(path("recipe.toml"), self.recipe(&model, folder.path())).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tune"));
         command.arg("run").arg(path("recipe.toml")).arg("--output").arg(path("run"));
@@ -124,14 +126,17 @@ memory = "16GB"
     }
 }
 
-/// Long rows of which all but the first token are trained on: a plan counts logits for every token.
-fn rows() -> String {
+/// Long rows of which all but the first token are trained on: a plan counts logits for every token. A very long sequence is one row.
+fn rows(sequence: usize) -> String {
     let text =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/data/memory-arithmetic-train.jsonl"));
     let text = text.unwrap();
     let lines: Vec<&str> = text.lines().collect();
     let row = |lines: &[&str]| json!({ "prompt": "-", "completion": lines.concat() }).to_string() + "\n";
-    lines.chunks(12).map(row).collect()
+    match sequence {
+        LONG => row(&lines),
+        _ => lines.chunks(12).map(row).collect(),
+    }
 }
 
 fn outcome(run: &Path) -> Outcome {

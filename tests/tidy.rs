@@ -9,7 +9,8 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("recipes", &[]),
     ("planner", &["recipes"]),
     ("datasets", &["planner", "offload"]),
-    ("kernels", &[]),
+    ("kernels", &["cube"]),
+    ("cube", &[]),
     ("models", &["kernels", "planner"]),
     ("offload", &[]),
     ("checkpoints", &["offload", "planner"]),
@@ -89,7 +90,10 @@ fn without_texts(line: &str) -> String {
 
 fn sources() -> Vec<Source> {
     let mut found = Vec::new();
-    for (room, _) in ARROWS.iter().filter(|(room, _)| *room != "tune").chain(&[("cli", &[] as &[&str]), ("tests", &[])])
+    for (room, _) in ARROWS
+        .iter()
+        .filter(|(room, _)| !["tune", "cube"].contains(room))
+        .chain(&[("cli", &[] as &[&str]), ("tests", &[])])
     {
         collect(&root().join(room), &mut found);
     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use checkpoints::weights::Weights;
 use planner::costs::costs;
-use planner::plan::{BaseStorage, DeviceChoice, Plan};
+use planner::plan::Plan;
 use planner::report::{Report, SCHEMA, rule_of_twenty};
 use planner::serving::serving;
 use planner::{Decision, Machine, PlanError};
@@ -37,7 +37,7 @@ pub fn report(recipe: &Recipe, target: &Target, subject: &Subject) -> Result<Rep
         Err(error) => return Err(error).or_input(),
     };
     let plan = with_steps(plan, subject, &mut notes);
-    notes.extend(limits(&plan, &machine, target));
+    notes.extend(limits(&machine, target));
     let context = plan.data.sequence_length as u64;
     let costs = match &target.described {
         Some(described) => Some(costs(&plan, described, &target.prices).or_input()?),
@@ -106,11 +106,8 @@ fn counted(plan: &Plan, weights: &Weights) -> anyhow::Result<u64> {
 }
 
 /// What was planned and this version cannot do.
-fn limits(plan: &Plan, machine: &Machine, target: &Target) -> Vec<String> {
+fn limits(machine: &Machine, target: &Target) -> Vec<String> {
     let mut notes = Vec::new();
-    if plan.method.base() == BaseStorage::Nf4 && plan.device != DeviceChoice::Cpu {
-        notes.push("qlora is planned, but this version trains on a base in 4 bits only on the processor".to_string());
-    }
     if machine.cards > 1 {
         notes.push(format!(
             "{} cards share the rows of a step in this plan; this version trains on one of them",

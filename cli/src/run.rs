@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use planner::plan::{BaseStorage, DeviceChoice, Plan};
+use planner::plan::Plan;
 use planner::units::bytes_text;
 use recipes::Recipe;
 use trainer::{EvaluationReport, Event, Job, Outcome, Resume, SaveReport, StepMetrics, Summary, TrainError};
@@ -38,7 +38,6 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     if resume != Resume::No {
         run_directory::check_unchanged(&folder, &prepared.recipe)?;
     }
-    refuse_untrained(&prepared)?;
     let mut progress = Progress::new();
     if let Some(io) = io_profile::measure(&recipe, &prepared.plan, &mut |line| progress.note(line))? {
         prepared = prepare::planned(&recipe, prepared.weights, io)?;
@@ -110,18 +109,6 @@ fn leave_report(folder: &Path, outcome: &Result<Outcome, TrainError>, progress: 
     }
     if let Err(error) = report::leave(folder) {
         progress.note(&format!("no report was written: {error:#}"));
-    }
-}
-
-/// What can be planned but not trained here.
-fn refuse_untrained(prepared: &Prepared) -> Result<(), Failure> {
-    match (prepared.plan.method.base(), prepared.plan.device) {
-        (BaseStorage::Nf4, DeviceChoice::Cuda(_)) => Err(anyhow!(
-            "method.kind = \"qlora\" can be planned for a card, but this version trains on a base in 4 bits only on the processor; take \
-             hardware.device = \"cpu\", or \"lora\" with offload.weights = \"dram\" or \"nvme\" where memory is short"
-        ))
-        .or_input(),
-        _ => Ok(()),
     }
 }
 

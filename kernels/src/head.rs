@@ -86,44 +86,81 @@ fn rows_of_chunk(vocabulary: usize) -> usize {
     (CHUNK_BYTES_MAX / (4 * vocabulary)).clamp(1, 512)
 }
 
-/// The same chunks with the plain twin and Burn's autodiff. The head's gradient is summed on the device and comes to
-/// the host once.
+/// What one chunk of rows adds.
+pub(crate) struct Part {
+    /// Sum of its losses.
+    pub(crate) sum: f64,
+    /// Gradient of the scaled sum for its hidden states.
+    pub(crate) dx_rd: Option<Tensor<2>>,
+    /// And for the head, in f32.
+    pub(crate) dw_vd: Option<Tensor<2>>,
+}
+
+/// The factor on the sum whose gradients are wanted, and whether the head's is among them.
+pub(crate) type Wanted = Option<(f32, bool)>;
+
+/// Chunks on other devices: with kernels where there are some, else with the plain twin and Burn's autodiff. The head's gradient is summed on
+/// the device and comes to the host once.
 pub(crate) fn on_any(
     x_rd: Tensor<2>,
     w_vd: Tensor<2>,
     targets: &[u32],
     gradients: Option<HeadGradients<'_>>,
 ) -> HeadLoss {
+    #[cfg(feature = "card")]
+    if x_rd.device().inner() != Device::flex() {
+        return in_chunks(x_rd, w_vd, targets, gradients, crate::card::head_chunk);
+    }
+    in_chunks(x_rd, w_vd, targets, gradients, twin_chunk)
+}
+
+fn in_chunks(
+    x_rd: Tensor<2>,
+    w_vd: Tensor<2>,
+    targets: &[u32],
+    gradients: Option<HeadGradients<'_>>,
+    of_chunk: impl Fn(Tensor<2>, Tensor<2>, &[u32], Wanted) -> Part,
+) -> HeadLoss {
     let [rows, _] = x_rd.dims();
     let chunk = rows_of_chunk(w_vd.dims()[0]);
-    let parts = (0..rows).step_by(chunk).map(|start| (start, chunk.min(rows - start)));
-    let part =
-        |(start, length): (usize, usize)| (x_rd.clone().narrow(0, start, length), &targets[start..start + length]);
-    let Some(HeadGradients { scale, weight_vd }) = gradients else {
-        let losses = parts.map(part).map(|(x, targets)| twin::cross_entropy_sum(x, w_vd.clone(), targets));
-        return HeadLoss { sum: losses.map(|loss| f64::from(loss.into_scalar::<f32>())).sum(), dx_rd: None };
+    let (scale, weight_vd) = match gradients {
+        Some(HeadGradients { scale, weight_vd }) => (Some(scale), weight_vd),
+        None => (None, None),
     };
+    let wanted = scale.map(|scale| (scale, weight_vd.is_some()));
     let (mut sum, mut dx_rd, mut dw_vd) = (0.0, Vec::new(), None::<Tensor<2>>);
-    for (x, targets) in parts.map(part) {
-        let x = Tensor::<2>::from_inner(x).require_grad();
-        let w = Tensor::<2>::from_inner(w_vd.clone()).set_require_grad(weight_vd.is_some());
-        let loss = twin::cross_entropy_sum(x.clone(), w.clone(), targets);
-        let mut graph = (loss.clone() * scale).backward();
-        sum += f64::from(loss.inner().into_scalar::<f32>());
-        dx_rd.push(x.grad_remove(&mut graph).expect("the loss depends on x"));
-        if let Some(dw) = w.grad_remove(&mut graph) {
-            let dw = dw.cast(DType::F32);
-            dw_vd = Some(match dw_vd.take() {
-                Some(sum) => sum + dw,
-                None => dw,
-            });
-        }
+    for start in (0..rows).step_by(chunk) {
+        let length = chunk.min(rows - start);
+        let x = x_rd.clone().narrow(0, start, length);
+        let part = of_chunk(x, w_vd.clone(), &targets[start..start + length], wanted);
+        sum += part.sum;
+        dx_rd.extend(part.dx_rd);
+        dw_vd = match (dw_vd, part.dw_vd) {
+            (Some(sum), Some(dw)) => Some(sum + dw),
+            (sum, dw) => sum.or(dw),
+        };
     }
     if let (Some(dw), Some(sum)) = (dw_vd, weight_vd) {
-        let dw: Vec<f32> = dw.into_data().try_into_vec().expect("cast to f32");
+        let dw: Vec<f32> = dw.into_data().try_into_vec().expect("the head's gradient is f32");
         cpu::add_in_place(sum, &dw);
     }
-    HeadLoss { sum, dx_rd: Some(Tensor::cat(dx_rd, 0)) }
+    HeadLoss { sum, dx_rd: scale.map(|_| Tensor::cat(dx_rd, 0)) }
+}
+
+fn twin_chunk(x: Tensor<2>, w: Tensor<2>, targets: &[u32], wanted: Wanted) -> Part {
+    let Some((scale, trained)) = wanted else {
+        let loss = twin::cross_entropy_sum(x, w, targets);
+        return Part { sum: f64::from(loss.into_scalar::<f32>()), dx_rd: None, dw_vd: None };
+    };
+    let x = Tensor::<2>::from_inner(x).require_grad();
+    let w = Tensor::<2>::from_inner(w).set_require_grad(trained);
+    let loss = twin::cross_entropy_sum(x.clone(), w.clone(), targets);
+    let mut graph = (loss.clone() * scale).backward();
+    Part {
+        sum: f64::from(loss.inner().into_scalar::<f32>()),
+        dx_rd: Some(x.grad_remove(&mut graph).expect("the loss depends on x")),
+        dw_vd: w.grad_remove(&mut graph).map(|dw| dw.cast(DType::F32)),
+    }
 }
 
 fn flex(tensor: Tensor<2>) -> FlexTensor {

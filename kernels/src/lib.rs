@@ -11,6 +11,8 @@
 
 pub mod autodiff;
 mod cached;
+#[cfg(feature = "card")]
+mod card;
 pub mod cpu;
 pub mod embedding;
 mod flex;
@@ -33,6 +35,8 @@ pub use weight::{Nf4Weight, Weight};
 
 #[cfg(test)]
 mod cached_tests;
+#[cfg(all(test, feature = "wgpu"))]
+mod card_tests;
 #[cfg(test)]
 mod nf4_tests;
 #[cfg(test)]

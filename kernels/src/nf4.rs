@@ -82,10 +82,22 @@ impl Layout {
         Layout { scales, groups, mean }
     }
 
+    /// Where scales, groups and mean begin, bytes.
+    #[cfg(feature = "card")]
+    pub(crate) fn starts(&self) -> [usize; 3] {
+        [&self.scales, &self.groups, &self.mean].map(|part| part.start)
+    }
+
     /// Bytes of the buffer.
     pub fn bytes(&self) -> usize {
         self.mean.end.next_multiple_of(ALIGNMENT)
     }
+}
+
+/// The 16 numbers of the codes and the 256 of the scales.
+#[cfg(feature = "card")]
+pub(crate) fn tables() -> Vec<f32> {
+    [&CODE[..], &SCALES[..]].concat()
 }
 
 /// A quantised matrix on the host: a view of its buffer.

@@ -42,7 +42,7 @@ pub struct Lora {
 
 /// Backend side of every operation: what Flex computes with fused kernels and what `Autodiff` wraps with
 /// hand-written backward passes. The twin needs none of this.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "card"), Flex, Autodiff)]
 pub trait BlockOps: Backend {
     /// `y = x * rstd * w`; also returns `rstd`, `[t]`, for the backward pass.
     fn rms_norm(x: FloatTensor<Self>, w: FloatTensor<Self>, epsilon: f32) -> (FloatTensor<Self>, FloatTensor<Self>);
@@ -147,13 +147,18 @@ pub(crate) fn is_flex(device: &Device) -> bool {
     device.clone().inner() == Device::flex()
 }
 
+/// Whether kernels serve this device: all do that this build has a runtime for.
+fn has_kernels(device: &Device) -> bool {
+    cfg!(feature = "card") || is_flex(device)
+}
+
 /// Root-mean-square norm over the last dimension: `x / sqrt(mean(x^2) + epsilon) * w`.
 ///
 /// - `x_td`: `[t, d]` in f32 or bf16; `w_d`: f32, frozen (no gradient). Statistics are f32.
 ///
 /// Source: Zhang & Sennrich 2019, arXiv:1910.07467.
 pub fn rms_norm(x_td: Tensor<2>, w_d: Tensor<1>, epsilon: f32) -> Tensor<2> {
-    if !is_flex(&x_td.device()) {
+    if !has_kernels(&x_td.device()) {
         return twin::rms_norm(x_td, w_d, epsilon);
     }
     let (y, _rstd) = <Dispatch as BlockOps>::rms_norm(x_td.into_dispatch(), w_d.into_dispatch(), epsilon);
@@ -166,7 +171,7 @@ pub fn rms_norm(x_td: Tensor<2>, w_d: Tensor<1>, epsilon: f32) -> Tensor<2> {
 ///
 /// Source: Su et al. 2021, arXiv:2104.09864.
 pub fn rotary(x_th: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, head_dim: usize) -> Tensor<2> {
-    if !is_flex(&x_th.device()) {
+    if !has_kernels(&x_th.device()) {
         return twin::rotary(x_th, cos, sin, head_dim);
     }
     Tensor::from_dispatch(<Dispatch as BlockOps>::rotary(
@@ -182,7 +187,7 @@ pub fn rotary(x_th: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, head_dim: usize) 
 ///
 /// Source: Shazeer 2020, arXiv:2002.05202 (SwiGLU, GeGLU).
 pub fn gated(gate: Tensor<2>, up: Tensor<2>, kind: Gate) -> Tensor<2> {
-    if !is_flex(&gate.device()) {
+    if !has_kernels(&gate.device()) {
         return twin::gated(gate, up, kind);
     }
     Tensor::from_dispatch(<Dispatch as BlockOps>::gated(gate.into_dispatch(), up.into_dispatch(), kind))
@@ -194,7 +199,7 @@ pub fn gated(gate: Tensor<2>, up: Tensor<2>, kind: Gate) -> Tensor<2> {
 ///
 /// Source: Dao et al. 2022, arXiv:2205.14135 (tiling, log-sum-exp kept for the backward pass).
 pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, geometry: AttentionGeometry) -> Tensor<2> {
-    if !is_flex(&q.device()) {
+    if !has_kernels(&q.device()) {
         return twin::attention(q, k, v, &geometry);
     }
     let (out, _lse) =
@@ -206,7 +211,7 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, geometry: AttentionGe
 /// the product, and again in the backward pass.
 pub fn frozen_linear(x_ti: Tensor<2>, w_oi: impl Into<Weight>) -> Tensor<2> {
     let w_oi = w_oi.into();
-    if !is_flex(&x_ti.device()) {
+    if !has_kernels(&x_ti.device()) {
         let w_oi = w_oi.to_dense(x_ti.dtype());
         return twin::frozen_linear(x_ti, w_oi);
     }
@@ -215,7 +220,7 @@ pub fn frozen_linear(x_ti: Tensor<2>, w_oi: impl Into<Weight>) -> Tensor<2> {
 
 /// [`rms_norm`] whose weight is trained as well: same values, and `w_d` gets a gradient in f32.
 pub fn trainable_rms_norm(x_td: Tensor<2>, w_d: Tensor<1>, epsilon: f32) -> Tensor<2> {
-    if !is_flex(&x_td.device()) {
+    if !has_kernels(&x_td.device()) {
         return twin::rms_norm(x_td, w_d, epsilon);
     }
     let (y, _rstd) = <Dispatch as BlockOps>::trainable_rms_norm(x_td.into_dispatch(), w_d.into_dispatch(), epsilon);
@@ -227,7 +232,7 @@ pub fn trainable_rms_norm(x_td: Tensor<2>, w_d: Tensor<1>, epsilon: f32) -> Tens
 /// - `x_ti`, `w_oi`: f32 or bf16, the same. The gradient of `w_oi` is summed and returned in f32 (on a device without
 ///   kernels in `w_oi`'s dtype), the gradient of `x_ti` in its own dtype. An operand that is not tracked gets none.
 pub fn trainable_linear(x_ti: Tensor<2>, w_oi: Tensor<2>) -> Tensor<2> {
-    if !is_flex(&x_ti.device()) {
+    if !has_kernels(&x_ti.device()) {
         return twin::frozen_linear(x_ti, w_oi);
     }
     Tensor::from_dispatch(<Dispatch as BlockOps>::trainable_linear(x_ti.into_dispatch(), w_oi.into_dispatch()))
@@ -236,7 +241,7 @@ pub fn trainable_linear(x_ti: Tensor<2>, w_oi: Tensor<2>) -> Tensor<2> {
 /// Adds a bias, trained or frozen, to every row: `y_to + b_o`, in one dtype. A tracked `b_o` gets its gradient in f32
 /// (on a device without kernels in its own dtype).
 pub fn add_bias(y_to: Tensor<2>, b_o: Tensor<1>) -> Tensor<2> {
-    if !is_flex(&y_to.device()) {
+    if !has_kernels(&y_to.device()) {
         return twin::add_bias(y_to, b_o);
     }
     Tensor::from_dispatch(<Dispatch as BlockOps>::add_bias(y_to.into_dispatch(), b_o.into_dispatch()))
@@ -255,7 +260,7 @@ pub fn lora_linear(
     lora: Lora,
 ) -> Tensor<2> {
     let w_oi = w_oi.into();
-    if !is_flex(&x_ti.device()) {
+    if !has_kernels(&x_ti.device()) {
         let w_oi = w_oi.to_dense(x_ti.dtype());
         return twin::lora_linear(x_ti, w_oi, a_ri, b_or, lora);
     }
@@ -278,7 +283,7 @@ pub fn adapted_linear(
     scale: f32,
 ) -> Tensor<2> {
     let w_oi = w_oi.into();
-    if !is_flex(&x_ti.device()) {
+    if !has_kernels(&x_ti.device()) {
         let w_oi = w_oi.to_dense(x_ti.dtype());
         return twin::adapted_linear(x_ti, w_oi, a_ri, b_ro, scale);
     }
@@ -304,7 +309,7 @@ pub fn ready_factors(a_ri: Tensor<2>, b_or: Tensor<2>, dtype: DType) -> (Tensor<
 
 /// A scalar whose `backward()` starts the backward pass of `y` with gradient `g` (a plain tensor of `y`'s shape).
 pub fn seed_gradient(y_td: Tensor<2>, g_td: Tensor<2>) -> Tensor<1> {
-    if !is_flex(&y_td.device()) {
+    if !has_kernels(&y_td.device()) {
         return twin::seed_gradient(y_td, g_td);
     }
     let g = Tensor::<2>::from_inner(g_td);

@@ -38,7 +38,10 @@ pub struct Member {
     /// As in a recipe.
     pub keep: &'static str,
     pub tiers: Tiers,
-    pub evaluates: bool,
+    /// Rows that are answered before and after; 0 is no evaluation.
+    pub answers: usize,
+    /// The frozen base in 4 bits.
+    pub nf4: bool,
 }
 
 impl Display for Model {
@@ -54,9 +57,10 @@ impl Display for Member {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let method = match self.rank {
             0 => "full".to_string(),
+            rank if self.nf4 => format!("qlora {rank}"),
             rank => format!("lora {rank}"),
         };
-        let evaluates = if self.evaluates { ", evaluated" } else { "" };
+        let evaluates = if self.answers > 0 { ", evaluated" } else { "" };
         let Member { model, precision, sequence, micro_batch, keep, tiers, .. } = self;
         let text = format!("{model} {method} {precision} {micro_batch} x {sequence} {keep} {tiers:?}{evaluates}");
         f.pad(&text.replace('"', ""))
@@ -76,7 +80,8 @@ const FULL: Member = Member {
     micro_batch: 1,
     keep: RECOMPUTE,
     tiers: Tiers::Device,
-    evaluates: false,
+    answers: 0,
+    nf4: false,
 };
 const LORA: Member = Member { rank: 8, ..FULL };
 
@@ -88,24 +93,28 @@ const fn smollm2(member: Member) -> Member {
     Member { model: Model::SmolLm2, ..member }
 }
 
+/// Tokens of one row that attention sees whole.
+pub const LONG: usize = 32_768;
+
 /// Members of a few seconds each.
-pub const SMALL: [Member; 12] = [
+pub const SMALL: [Member; 13] = [
     Member { sequence: 128, ..FULL },
     Member { keep: RETAIN, ..FULL },
     Member { sequence: 256, micro_batch: 2, keep: "4", ..FULL },
     Member { sequence: 256, precision: BF16, ..FULL },
     Member { tiers: Tiers::OptimizerNvme, ..FULL },
-    Member { tiers: Tiers::Dram, evaluates: true, ..FULL },
+    Member { tiers: Tiers::Dram, answers: 24, ..FULL },
     Member { sequence: 1024, keep: RETAIN, ..LORA },
     Member { rank: 64, sequence: 1024, ..LORA },
     Member { sequence: 128, keep: RETAIN, ..of(&QWEN, LORA) },
     Member { ..of(&GEMMA, LORA) },
     Member { sequence: 128, ..of(&DEEP, FULL) },
     Member { sequence: 128, ..smollm2(LORA) },
+    Member { sequence: 128, nf4: true, ..smollm2(LORA) },
 ];
 
 /// The rest of the grid.
-pub const LARGE: [Member; 34] = [
+pub const LARGE: [Member; 38] = [
     Member { sequence: 2048, keep: RETAIN, ..FULL },
     Member { sequence: 4096, ..FULL },
     Member { sequence: 2048, tiers: Tiers::Nvme, ..FULL },
@@ -135,9 +144,13 @@ pub const LARGE: [Member; 34] = [
     Member { sequence: 512, precision: BF16, keep: RETAIN, ..of(&QWEN, LORA) },
     Member { sequence: 256, keep: RETAIN, ..of(&GEMMA, FULL) },
     Member { sequence: 512, tiers: Tiers::Nvme, ..of(&GEMMA, FULL) },
-    Member { sequence: 2048, evaluates: true, ..of(&GEMMA, LORA) },
-    Member { sequence: 512, micro_batch: 2, evaluates: true, ..smollm2(LORA) },
+    Member { sequence: 2048, answers: 24, ..of(&GEMMA, LORA) },
+    Member { sequence: 512, micro_batch: 2, answers: 200, ..smollm2(LORA) },
     Member { sequence: 512, keep: RETAIN, ..smollm2(FULL) },
+    Member { sequence: 512, precision: BF16, nf4: true, answers: 24, ..smollm2(LORA) },
+    Member { sequence: 1024, nf4: true, ..of(&WIDE, LORA) },
+    Member { sequence: 512, nf4: true, tiers: Tiers::Nvme, ..of(&WIDE, LORA) },
+    Member { sequence: LONG, ..LORA },
     Member { rank: 16, sequence: 1024, precision: BF16, ..smollm2(LORA) },
     Member { sequence: 512, tiers: Tiers::OptimizerNvme, ..smollm2(FULL) },
 ];

@@ -5,7 +5,7 @@ In:    pinned requirements.txt and gguf-requirements.txt; `cargo build --release
        PEFT; --smollm2 names the GGUF file of SmolLM2-135M-Instruct that tests/smollm2.rs fetches.
 Out:   a table: largest difference of logits between llama.cpp on the file and transformers (PEFT) on the folder, which must stay
        under 5e-3 in f16 (of the largest logit for SmolLM2, whose logits reach 40: with f16 weights llama.cpp rounds activations to f16
-       too; in f32 the bound holds as it is); token ids, which must be equal; for Q8_0 and Q4_K_M the error of logits and weights against those of
+       too; in f32 the bound holds as it is, and the f16 file has the bytes of llama.cpp's own); token ids, which must be equal; for Q8_0 and Q4_K_M the error of logits and weights against those of
        llama_model_quantize on the same model, which must not be smaller by more than a percent. Exit code 1 where a bound is missed.
 Never: downloads anything.
 
