@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Who may use whom. After planning no room sees the recipe, so the trainer does not use `recipes`.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("recipes", &[]),
     ("planner", &["recipes"]),
     ("datasets", &["planner", "offload"]),

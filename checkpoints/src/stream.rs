@@ -140,8 +140,8 @@ pub(crate) fn write_in_order(
 ) -> Result<Written, DurableError> {
     let header = header(tensors).map_err(|error| DurableError::io("write", path, std::io::Error::other(error)))?;
     HashedFile::write(path, |out| {
-        out.add(8, |at| Ok(at.copy_from_slice(&(header.len() as u64).to_le_bytes())))?;
-        out.add(header.len(), |at| Ok(at.copy_from_slice(&header)))?;
+        out.add_bytes(&(header.len() as u64).to_le_bytes())?;
+        out.add_bytes(&header)?;
         for tensor in tensors {
             let end = tensor.bytes();
             let mut at = 0;

@@ -18,7 +18,7 @@ use trainer::{EvaluationReport, Event, Job, Outcome, Resume, SaveReport, StepMet
 use crate::args::{ResumeFrom, RunArguments};
 use crate::failure::{Failure, OrFail};
 use crate::plan::Measured;
-use crate::prepare::{self, Prepared};
+use crate::prepare;
 use crate::progress::{Progress, StepLine, clock};
 use crate::run_directory::{self, RunDirectory};
 use crate::sessions::Session;

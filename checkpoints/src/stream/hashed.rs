@@ -51,6 +51,14 @@ impl HashedFile {
         })
     }
 
+    /// Adds bytes to the end of the file.
+    pub(super) fn add_bytes(&mut self, bytes: &[u8]) -> Result<(), DurableError> {
+        self.add(bytes.len(), |piece| {
+            piece.copy_from_slice(bytes);
+            Ok(())
+        })
+    }
+
     /// Adds `length` bytes to the end of the file, as `fill` makes them.
     pub(super) fn add(
         &mut self,

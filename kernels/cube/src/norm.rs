@@ -106,9 +106,11 @@ fn weight_gradient<F: Float>(x: &[F], rstd: &[f32], dy: &[F], dw: &mut [f32], #[
     }
     let width = dw.len();
     let mut sum = 0.0f32;
-    for row in 0..rstd.len() {
+    let mut row = 0usize;
+    while row < rstd.len() {
         let at = row * width + column;
         sum += f32::cast_from(x[at]) * f32::cast_from(dy[at]) * rstd[row];
+        row += 1usize;
     }
     dw[column] = sum;
 }

@@ -13,10 +13,11 @@ use cubecl_cpp::target::Cuda;
 
 use super::*;
 
-type Recorded = Vec<Box<dyn CubeKernel>>;
+/// What a card has, and the kernels made for it.
+type Recorded = (Arc<DeviceProperties>, Arc<TargetProperties>, Vec<Box<dyn CubeKernel>>);
 
 thread_local! {
-    static RECORDED: RefCell<Option<(Arc<DeviceProperties>, Arc<TargetProperties>, Recorded)>> = const { RefCell::new(None) };
+    static RECORDED: RefCell<Option<Recorded>> = const { RefCell::new(None) };
 }
 
 /// While this thread records: keeps the kernel that `kernel` makes for a CUDA card, and says so.
