@@ -106,6 +106,59 @@ fn dot(a: &Shared<[f32]>, row: usize, b: &Shared<[f32]>, other: usize, #[comptim
     sum
 }
 
+/// Adds to a unit's share of its row, a column every `tile`: weights of its row times the rows of a tile.
+#[cube]
+fn add_weighted(
+    sums: &mut Array<f32>,
+    weights: &Shared<[f32]>,
+    rows: &Shared<[f32]>,
+    #[comptime] head_dim: usize,
+    #[comptime] tile: usize,
+) {
+    let unit = UNIT_POS as usize;
+    let (mine, lane) = (unit / tile, unit % tile);
+    for part in 0..comptime!(head_dim.div_ceil(tile)) {
+        let column = part * tile + lane;
+        if column < head_dim {
+            let mut value = sums[part];
+            for other in 0..tile {
+                value += weights[mine * tile + other] * rows[other * head_dim + column];
+            }
+            sums[part] = value;
+        }
+    }
+}
+
+/// Writes a unit's share of its row, times a factor, to the head that begins at `start`.
+#[cube]
+fn store<F: Float>(
+    sums: &Array<f32>,
+    factor: f32,
+    out: &mut [F],
+    start: usize,
+    #[comptime] head_dim: usize,
+    #[comptime] tile: usize,
+) {
+    let lane = UNIT_POS as usize % tile;
+    for part in 0..comptime!(head_dim.div_ceil(tile)) {
+        let column = part * tile + lane;
+        if column < head_dim {
+            out[start + column] = F::cast_from(sums[part] * factor);
+        }
+    }
+}
+
+/// Zeros for a unit's share of its row.
+#[cube]
+fn zeros(#[comptime] head_dim: usize, #[comptime] tile: usize) -> Array<f32> {
+    let parts = comptime!(head_dim.div_ceil(tile));
+    let mut sums = Array::<f32>::new(parts);
+    for part in 0..parts {
+        sums[part] = 0.0f32;
+    }
+    sums
+}
+
 /// The first key that a query sees.
 #[cube]
 fn first_key(query: usize, starts: &[u32], window: u32) -> usize {
@@ -145,11 +198,7 @@ fn forward<F: Float>(
     let mut k_tile = Shared::<[f32]>::new_slice(tile * head_dim);
     let mut v_tile = Shared::<[f32]>::new_slice(tile * head_dim);
     let mut scores = Shared::<[f32]>::new_slice(tile * tile);
-    let widths = comptime!(head_dim.div_ceil(tile));
-    let mut mixed = Array::<f32>::new(widths);
-    for part in 0..widths {
-        mixed[part] = 0.0f32;
-    }
+    let mut mixed = zeros(head_dim, tile);
     load::<F>(q, &mut q_tile, base, tokens, head, n_heads, head_dim, tile);
     let mut largest = f32::new(LOWEST);
     let mut sum = 0.0f32;
@@ -187,26 +236,15 @@ fn forward<F: Float>(
             weights += scores[mine * tile + other];
         }
         sum = sum * shrink + weights;
-        for part in 0..widths {
-            let column = part * tile + lane;
-            if column < head_dim {
-                let mut value = mixed[part] * shrink;
-                for other in 0..tile {
-                    value += scores[mine * tile + other] * v_tile[other * head_dim + column];
-                }
-                mixed[part] = value;
-            }
+        for part in 0..comptime!(head_dim.div_ceil(tile)) {
+            mixed[part] *= shrink;
         }
+        add_weighted(&mut mixed, &scores, &v_tile, head_dim, tile);
         largest = highest;
         key_base += tile;
     }
     if query < tokens {
-        for part in 0..widths {
-            let column = part * tile + lane;
-            if column < head_dim {
-                out[(query * n_heads + head) * head_dim + column] = F::cast_from(mixed[part] / sum);
-            }
-        }
+        store::<F>(&mixed, 1.0f32 / sum, out, (query * n_heads + head) * head_dim, head_dim, tile);
         if lane == 0 {
             lse[head * tokens + query] = largest + sum.ln();
         }

@@ -149,3 +149,37 @@ pub(crate) fn cubes(count: usize) -> CubeCount {
     let y = count.div_ceil(CUBES_MAX).max(1);
     CubeCount::Static(count.div_ceil(y), y, 1)
 }
+
+/// The sum over all units of a cube, in a fixed order; every unit has it. Each unit must call it.
+#[cube]
+pub(crate) fn sum_over_cube(value: f32, scratch: &mut Shared<[f32]>) -> f32 {
+    reduce_over_cube(value, scratch, false)
+}
+
+/// The largest over all units of a cube; every unit has it. Each unit must call it.
+#[cube]
+pub(crate) fn max_over_cube(value: f32, scratch: &mut Shared<[f32]>) -> f32 {
+    reduce_over_cube(value, scratch, true)
+}
+
+#[cube]
+fn reduce_over_cube(value: f32, scratch: &mut Shared<[f32]>, #[comptime] largest: bool) -> f32 {
+    let unit = UNIT_POS as usize;
+    sync_cube();
+    scratch[unit] = value;
+    sync_cube();
+    let mut width = CUBE_DIM as usize / 2usize;
+    while width > 0 {
+        if unit < width {
+            let other = scratch[unit + width];
+            if comptime!(largest) {
+                scratch[unit] = max(scratch[unit], other);
+            } else {
+                scratch[unit] += other;
+            }
+        }
+        sync_cube();
+        width /= 2usize;
+    }
+    scratch[0]
+}

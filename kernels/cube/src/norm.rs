@@ -7,26 +7,7 @@
 use cubecl::client::Client;
 use cubecl::prelude::*;
 
-use crate::launch::{Buffer, Number, UNITS, cover, cubes, launch};
-
-/// The sum over all units of a cube, in a fixed order; every unit has it. Each unit must call it.
-#[cube]
-pub(crate) fn sum_over_cube(value: f32, scratch: &mut Shared<[f32]>) -> f32 {
-    let unit = UNIT_POS as usize;
-    sync_cube();
-    scratch[unit] = value;
-    sync_cube();
-    let mut width = CUBE_DIM as usize / 2usize;
-    while width > 0 {
-        if unit < width {
-            let other = scratch[unit + width];
-            scratch[unit] += other;
-        }
-        sync_cube();
-        width /= 2usize;
-    }
-    scratch[0]
-}
+use crate::launch::{Buffer, Number, UNITS, cover, cubes, launch, sum_over_cube};
 
 #[cube(launch, create_dummy_kernel)]
 fn forward<F: Float>(

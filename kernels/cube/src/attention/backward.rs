@@ -9,7 +9,7 @@
 use cubecl::client::Client;
 use cubecl::prelude::*;
 
-use super::{Rows, Shape, dot, expect, first_key, grid, load, tile};
+use super::{Rows, Shape, add_weighted, dot, expect, first_key, grid, load, store, tile, zeros};
 use crate::launch::{Buffer, Number, UNITS, cover, launch};
 
 /// `delta[h, t]`: the sum over a head of output times its gradient.
@@ -64,11 +64,7 @@ fn query_gradient<F: Float>(
     let mut dout_tile = Shared::<[f32]>::new_slice(tile * head_dim);
     let mut kv_tile = Shared::<[f32]>::new_slice(tile * head_dim);
     let mut products = Shared::<[f32]>::new_slice(tile * tile);
-    let widths = comptime!(head_dim.div_ceil(tile));
-    let mut sums = Array::<f32>::new(widths);
-    for part in 0..widths {
-        sums[part] = 0.0f32;
-    }
+    let mut sums = zeros(head_dim, tile);
     load::<F>(q, &mut q_tile, base, tokens, head, n_heads, head_dim, tile);
     load::<F>(dout, &mut dout_tile, base, tokens, head, n_heads, head_dim, tile);
     let known = min(query, tokens - 1usize);
@@ -93,25 +89,11 @@ fn query_gradient<F: Float>(
         }
         products[unit] = product;
         sync_cube();
-        for part in 0..widths {
-            let column = part * tile + lane;
-            if column < head_dim {
-                let mut value = sums[part];
-                for other in 0..tile {
-                    value += products[mine * tile + other] * kv_tile[other * head_dim + column];
-                }
-                sums[part] = value;
-            }
-        }
+        add_weighted(&mut sums, &products, &kv_tile, head_dim, tile);
         key_base += tile;
     }
     if query < tokens {
-        for part in 0..widths {
-            let column = part * tile + lane;
-            if column < head_dim {
-                dq[(query * n_heads + head) * head_dim + column] = F::cast_from(sums[part]);
-            }
-        }
+        store::<F>(&sums, 1.0f32, dq, (query * n_heads + head) * head_dim, head_dim, tile);
     }
 }
 
@@ -145,13 +127,8 @@ fn key_gradients<F: Float>(
     let mut v_tile = Shared::<[f32]>::new_slice(tile * head_dim);
     let mut other_tile = Shared::<[f32]>::new_slice(tile * head_dim);
     let mut products = Shared::<[f32]>::new_slice(tile * tile);
-    let widths = comptime!(head_dim.div_ceil(tile));
-    let mut key_sums = Array::<f32>::new(widths);
-    let mut value_sums = Array::<f32>::new(widths);
-    for part in 0..widths {
-        key_sums[part] = 0.0f32;
-        value_sums[part] = 0.0f32;
-    }
+    let mut key_sums = zeros(head_dim, tile);
+    let mut value_sums = zeros(head_dim, tile);
     load::<F>(k, &mut k_tile, base, tokens, kv_head, n_kv_heads, head_dim, tile);
     load::<F>(v, &mut v_tile, base, tokens, kv_head, n_kv_heads, head_dim, tile);
     let known = min(key, tokens - 1usize);
@@ -181,43 +158,20 @@ fn key_gradients<F: Float>(
             sync_cube();
             load::<F>(dout, &mut other_tile, query_base, tokens, head, n_heads, head_dim, tile);
             sync_cube();
-            for part in 0..widths {
-                let column = part * tile + lane;
-                if column < head_dim {
-                    let mut value = value_sums[part];
-                    for other in 0..tile {
-                        value += products[mine * tile + other] * other_tile[other * head_dim + column];
-                    }
-                    value_sums[part] = value;
-                }
-            }
+            add_weighted(&mut value_sums, &products, &other_tile, head_dim, tile);
             let along = dot(&v_tile, mine, &other_tile, lane, head_dim);
             sync_cube();
             products[unit] = weight * (along - delta[head * tokens + asked]) * scale;
             load::<F>(q, &mut other_tile, query_base, tokens, head, n_heads, head_dim, tile);
             sync_cube();
-            for part in 0..widths {
-                let column = part * tile + lane;
-                if column < head_dim {
-                    let mut value = key_sums[part];
-                    for other in 0..tile {
-                        value += products[mine * tile + other] * other_tile[other * head_dim + column];
-                    }
-                    key_sums[part] = value;
-                }
-            }
+            add_weighted(&mut key_sums, &products, &other_tile, head_dim, tile);
             query_base += tile;
         }
     }
     if key < tokens {
-        for part in 0..widths {
-            let column = part * tile + lane;
-            if column < head_dim {
-                let at = (key * n_kv_heads + kv_head) * head_dim + column;
-                dk[at] = F::cast_from(key_sums[part]);
-                dv[at] = F::cast_from(value_sums[part]);
-            }
-        }
+        let start = (key * n_kv_heads + kv_head) * head_dim;
+        store::<F>(&key_sums, 1.0f32, dk, start, head_dim, tile);
+        store::<F>(&value_sums, 1.0f32, dv, start, head_dim, tile);
     }
 }
 
