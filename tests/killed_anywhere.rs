@@ -122,6 +122,8 @@ enum Moment {
     After(Duration),
     /// So long after a save was first seen under way.
     Saving(Duration),
+    /// The same, of a save beside a complete checkpoint: that run has something to resume from.
+    SavingAgain(Duration),
 }
 
 /// Kills at that moment; `false` if the process ended by itself before it.
@@ -131,8 +133,9 @@ fn killed(runs: &Runs, output: &str, mut child: Child, moment: &Moment) -> bool 
     loop {
         let due = match moment {
             Moment::After(time) => begun.elapsed() >= *time,
-            Moment::Saving(time) => {
-                if saving.is_none() && runs.is_saving(output) {
+            Moment::Saving(time) | Moment::SavingAgain(time) => {
+                let counts = matches!(moment, Moment::Saving(_)) || runs.has_checkpoint(output);
+                if saving.is_none() && counts && runs.is_saving(output) {
                     saving = Some(Instant::now());
                 }
                 saving.is_some_and(|since: Instant| since.elapsed() >= *time)
@@ -168,9 +171,10 @@ fn a_run_killed_at_two_hundred_random_moments_ends_with_the_bytes_of_an_uninterr
         for _ in 0..KILLS_OF_A_RUN {
             resumed += usize::from(runs.has_checkpoint(&output));
             let micros = next(&mut state);
-            let moment = match next(&mut state) >> 33 & 1 {
+            let moment = match (next(&mut state) >> 33) % 3 {
                 0 => Moment::After(Duration::from_micros(micros % (whole.as_micros() as u64 / 2).max(1))),
-                _ => Moment::Saving(Duration::from_micros(micros % 3000)),
+                1 => Moment::Saving(Duration::from_micros(micros % 3000)),
+                _ => Moment::SavingAgain(Duration::from_micros(micros % 3000)),
             };
             if !killed(&runs, &output, runs.start(&output), &moment) {
                 break;

@@ -31,10 +31,21 @@ pub struct StagedFile {
     block: Mapping,
     /// Bytes in the block.
     filled: usize,
-    /// `None` once there are no more.
-    full: Option<SyncSender<Mapping>>,
-    written: Receiver<Mapping>,
-    thread: Option<JoinHandle<(Writer, io::Result<()>)>>,
+    way: Way,
+}
+
+/// How blocks get to the file.
+#[derive(Debug)]
+enum Way {
+    /// There was none yet: most files are smaller than one and need no thread.
+    Own(Writer),
+    Thread {
+        full: SyncSender<Mapping>,
+        written: Receiver<Mapping>,
+        thread: JoinHandle<(Writer, io::Result<()>)>,
+    },
+    /// After an error.
+    Gone,
 }
 
 /// What the thread does.
@@ -53,30 +64,9 @@ impl StagedFile {
         StagedFile::of(path, Writer { file, past_the_cache, written: 0 })
     }
 
-    fn of(path: &Path, mut writer: Writer) -> Result<StagedFile, DurableError> {
-        let block = || {
-            Mapping::new("a block of a file", BLOCK_BYTES as u64)
-                .map_err(|error| DurableError::io("write", path, io::Error::other(error)))
-        };
-        let (full, blocks) = sync_channel::<Mapping>(BLOCKS);
-        let (back, written) = sync_channel(BLOCKS);
-        for _ in 1..BLOCKS {
-            back.send(block()?).expect("its receiver is here");
-        }
-        let work = move || {
-            for block in blocks {
-                if let Err(error) = writer.write(block.bytes()) {
-                    return (writer, Err(error));
-                }
-                // Nobody waits for the last ones.
-                let _ = back.send(block);
-            }
-            (writer, Ok(()))
-        };
-        let thread = std::thread::Builder::new().name("staged file".into()).spawn(work);
-        let thread = thread.map_err(|error| DurableError::io("start a thread that writes", path, error))?;
-        let (path, block) = (path.to_path_buf(), block()?);
-        Ok(StagedFile { path, block, filled: 0, full: Some(full), written, thread: Some(thread) })
+    fn of(path: &Path, writer: Writer) -> Result<StagedFile, DurableError> {
+        let (block, way) = (block(path)?, Way::Own(writer));
+        Ok(StagedFile { path: path.to_path_buf(), block, filled: 0, way })
     }
 
     /// Adds bytes to its end. An error may be that of bytes added before.
@@ -84,46 +74,55 @@ impl StagedFile {
         // Until the sync any part of what was added may be lost: the crash model need not know of blocks.
         operations::appended(&self.path, bytes);
         while !bytes.is_empty() {
+            if self.filled == BLOCK_BYTES {
+                self.hand_over()?;
+            }
             let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.filled));
             self.block.bytes_mut()[self.filled..][..now.len()].copy_from_slice(now);
             self.filled += now.len();
             bytes = later;
-            if self.filled == BLOCK_BYTES {
-                self.hand_over()?;
-            }
         }
         Ok(())
     }
 
     /// Gives the full block to the thread and takes an empty one.
     fn hand_over(&mut self) -> Result<(), DurableError> {
-        let Ok(empty) = self.written.recv() else { return Err(self.failed()) };
-        let full = std::mem::replace(&mut self.block, empty);
+        if let Way::Own(writer) = std::mem::replace(&mut self.way, Way::Gone) {
+            self.way = start(&self.path, writer)?;
+        }
+        let Way::Thread { full, written, .. } = &self.way else { return Err(self.failed()) };
+        let Ok(empty) = written.recv() else { return Err(self.failed()) };
+        let block = std::mem::replace(&mut self.block, empty);
         self.filled = 0;
-        match self.full.as_ref().map(|thread| thread.send(full)) {
-            Some(Ok(())) => Ok(()),
-            _ => Err(self.failed()),
+        match full.send(block) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.failed()),
         }
     }
 
     /// Waits until all bytes are on the disk.
     pub fn finish(mut self) -> Result<(), DurableError> {
-        let (mut writer, done) = self.end().expect("a file ends once");
-        done.map_err(|error| DurableError::io("write", &self.path, error))?;
+        let (mut writer, done) = self.end().ok_or_else(|| self.failed())?;
+        let refused = |error| DurableError::io("write", &self.path, error);
+        done.map_err(refused)?;
         if writer.past_the_cache {
             // The last bytes need not fill a page.
             writer.past_the_cache = !pass_the_cache(&writer.file, false);
         }
-        let rest = &self.block.bytes()[..self.filled];
-        writer.write(rest).map_err(|error| DurableError::io("write", &self.path, error))?;
+        writer.write(&self.block.bytes()[..self.filled]).map_err(refused)?;
         operations::sync_file(&writer.file, &self.path).map_err(|error| DurableError::io("sync", &self.path, error))
     }
 
     /// Lets the thread finish what it was given.
     fn end(&mut self) -> Option<(Writer, io::Result<()>)> {
-        self.full = None;
-        let thread = self.thread.take()?;
-        Some(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        match std::mem::replace(&mut self.way, Way::Gone) {
+            Way::Own(writer) => Some((writer, Ok(()))),
+            Way::Thread { full, thread, .. } => {
+                drop(full);
+                Some(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            }
+            Way::Gone => None,
+        }
     }
 
     /// Why the thread takes no more blocks.
@@ -136,11 +135,38 @@ impl StagedFile {
     }
 }
 
+fn block(path: &Path) -> Result<Mapping, DurableError> {
+    Mapping::new("a block of a file", BLOCK_BYTES as u64)
+        .map_err(|error| DurableError::io("write", path, io::Error::other(error)))
+}
+
+/// A thread that writes blocks, and the blocks for it but one.
+fn start(path: &Path, mut writer: Writer) -> Result<Way, DurableError> {
+    let (full, blocks) = sync_channel::<Mapping>(BLOCKS);
+    let (back, written) = sync_channel(BLOCKS);
+    for _ in 1..BLOCKS {
+        back.send(block(path)?).expect("its receiver is here");
+    }
+    let work = move || {
+        for block in blocks {
+            if let Err(error) = writer.write(block.bytes()) {
+                return (writer, Err(error));
+            }
+            // Nobody waits for the last ones.
+            let _ = back.send(block);
+        }
+        (writer, Ok(()))
+    };
+    let thread = std::thread::Builder::new().name("staged file".into()).spawn(work);
+    let thread = thread.map_err(|error| DurableError::io("start a thread that writes", path, error))?;
+    Ok(Way::Thread { full, written, thread })
+}
+
 impl Drop for StagedFile {
     fn drop(&mut self) {
         // After an error elsewhere: what was begun is over before the folder is removed.
-        self.full = None;
-        if let Some(thread) = self.thread.take() {
+        if let Way::Thread { full, thread, .. } = std::mem::replace(&mut self.way, Way::Gone) {
+            drop(full);
             let _ = thread.join();
         }
     }
