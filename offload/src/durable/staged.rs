@@ -87,9 +87,10 @@ impl StagedFile {
 
     /// Gives the full block to the thread and takes an empty one.
     fn hand_over(&mut self) -> Result<(), DurableError> {
-        if let Way::Own(writer) = std::mem::replace(&mut self.way, Way::Gone) {
-            self.way = start(&self.path, writer)?;
-        }
+        self.way = match std::mem::replace(&mut self.way, Way::Gone) {
+            Way::Own(writer) => start(&self.path, writer)?,
+            other => other,
+        };
         let Way::Thread { full, written, .. } = &self.way else { return Err(self.failed()) };
         let Ok(empty) = written.recv() else { return Err(self.failed()) };
         let block = std::mem::replace(&mut self.block, empty);
