@@ -8,8 +8,8 @@
 use burn::tensor::{DType, Element as BurnElement, Tensor, TensorData, bf16};
 use bytemuck::Pod;
 
+use crate::cpu::Element;
 use crate::cpu::attention_cached::{Onward, attention_cached};
-use crate::cpu::{AttentionShape, Element};
 use crate::ops::{AttentionGeometry, attention, is_flex};
 use crate::twin;
 
@@ -190,18 +190,8 @@ fn attend<E: Stored>(cache: &mut KeyValues, q: Tensor<2>, geometry: &AttentionGe
             sequences.push(Onward { q: &q[range], k_tgd: &k[rows.clone()], v_tgd: &v[rows], out });
         }
     }
-    attention_cached(sequences, &shape(geometry));
+    attention_cached(sequences, &geometry.shape());
     Tensor::from_data(TensorData::new(out, dims), (&device, E::dtype()))
-}
-
-fn shape(geometry: &AttentionGeometry) -> AttentionShape {
-    AttentionShape {
-        n_heads: geometry.n_heads,
-        n_kv_heads: geometry.n_kv_heads,
-        head_dim: geometry.head_dim,
-        scale: geometry.scale,
-        window: geometry.window,
-    }
 }
 
 /// Plain Burn: the reference, and the path of other devices.

@@ -17,13 +17,14 @@ use cube::{AttentionShape, Buffer, Nf4, Number, Rows};
 use crate::head::{Part, Wanted};
 use crate::nf4::{self, Layout};
 use crate::ops::{AttentionGeometry, BlockOps, Dropout, Gate, Lora, Rotation};
+use crate::twin;
 use crate::weight::BackendWeight;
 
 type Weight = BackendWeight<CubeBackend>;
 
-/// The format of a tensor's numbers.
-fn number(tensor: &CubeTensor) -> Number {
-    match tensor.dtype {
+/// The format of numbers.
+fn number(dtype: DType) -> Number {
+    match dtype {
         DType::F32 => Number::F32,
         DType::BF16 => Number::Bf16,
         other => panic!("kernels compute in f32 and bf16, not in {other:?}"),
@@ -33,7 +34,7 @@ fn number(tensor: &CubeTensor) -> Number {
 /// A contiguous tensor's numbers.
 fn buffer(tensor: CubeTensor) -> Buffer {
     let tensor = into_contiguous(tensor);
-    let (len, number) = (tensor.shape().num_elements(), number(&tensor));
+    let (len, number) = (tensor.shape().num_elements(), number(tensor.dtype));
     Buffer::new(tensor.handle, len, number)
 }
 
@@ -99,58 +100,60 @@ fn dense(weight: Weight, dtype: DType) -> CubeTensor {
     let tables = Buffer::words(client.create_from_slice(bytemuck::cast_slice(&tables)), tables.len());
     let words = Buffer::words(packed.handle.clone(), layout.bytes() / 4);
     let matrix = Nf4 { packed: words, tables, elements, scales_at, groups_at, mean_at };
-    let format = if dtype == DType::BF16 { Number::Bf16 } else { Number::F32 };
-    tensor(&cube::decode(&client, &matrix, 0, elements, format), shape, dtype, &packed)
+    tensor(&cube::decode(&client, &matrix, 0, elements, number(dtype)), shape, dtype, &packed)
 }
 
-/// The kernels' inverted dropout: its mask is made on the host.
+/// Burn's tensor of a backend's.
+fn wrapped<const D: usize>(tensor: CubeTensor) -> Tensor<D> {
+    Tensor::from_primitive::<CubeBackend>(tensor)
+}
+
+fn unwrapped(tensor: Tensor<2>) -> CubeTensor {
+    tensor.try_into_primitive::<CubeBackend>().expect("a plain tensor of a card")
+}
+
+/// The twin's dropout: its mask is made on the host.
 fn dropped(x: CubeTensor, dropout: Option<Dropout>) -> CubeTensor {
-    let Some(numbers) = dropout else { return x };
-    let [rows, columns] = rows_columns(&x);
-    let ones = vec![1.0f32; rows * columns];
-    let mut mask = vec![0.0f32; ones.len()];
-    numbers.apply(&ones, &mut mask);
-    let mask = CubeBackend::float_from_data(TensorData::new(mask, [rows, columns]), &x.device);
-    let mask = cast(mask, x.dtype);
-    CubeBackend::float_mul(x, mask)
+    match dropout {
+        Some(numbers) => unwrapped(twin::dropout(wrapped(x), numbers)),
+        None => x,
+    }
 }
 
 /// One chunk of [`crate::head`]: logits in f32, turned into their gradient where they are.
 pub(crate) fn head_chunk(x: Tensor<2>, w: Tensor<2>, targets: &[u32], wanted: Wanted) -> Part {
-    let plain = |tensor: Tensor<2>| tensor.try_into_primitive::<CubeBackend>().expect("a plain tensor of a card");
-    let (x, w) = (plain(x), plain(w));
+    let (x, w) = (unwrapped(x), unwrapped(w));
     let dtype = x.dtype;
     let logits = into_contiguous(cast(matmul(x.clone(), transposed(w.clone())), DType::F32));
     let client = logits.client.clone();
     let places = Buffer::words(client.create_from_slice(bytemuck::cast_slice(targets)), targets.len());
     let scale = wanted.map(|(scale, _)| scale);
     let losses = cube::cross_entropy(&client, &buffer(logits.clone()), &places, scale, Number::F32);
-    let losses = Tensor::<1>::from_primitive::<CubeBackend>(tensor(&losses, [targets.len()], DType::F32, &logits));
+    let losses = wrapped::<1>(tensor(&losses, [targets.len()], DType::F32, &logits));
     let losses: Vec<f32> = losses.into_data().try_into_vec().expect("losses are f32");
     let sum = losses.iter().map(|&loss| f64::from(loss)).sum();
     let Some((_, trained)) = wanted else { return Part { sum, dx_rd: None, dw_vd: None } };
     let dw_vd = trained.then(|| matmul(transposed(logits.clone()), cast(x, DType::F32)));
     let dx = matmul(cast(logits, dtype), w);
-    let of = Tensor::<2>::from_primitive::<CubeBackend>;
-    Part { sum, dx_rd: Some(of(dx)), dw_vd: dw_vd.map(of) }
+    Part { sum, dx_rd: Some(wrapped(dx)), dw_vd: dw_vd.map(wrapped) }
 }
 
 impl BlockOps for CubeBackend {
     fn rms_norm(x: CubeTensor, w: CubeTensor, epsilon: f32) -> (CubeTensor, CubeTensor) {
         let [rows, width] = rows_columns(&x);
-        let (like, format) = (x.clone(), number(&x));
+        let (like, format) = (x.clone(), number(x.dtype));
         let (y, rstd) = cube::rms_norm(&like.client, &buffer(x), &buffer(w), epsilon, format);
         (tensor(&y, [rows, width], like.dtype, &like), tensor(&rstd, [rows], DType::F32, &like))
     }
 
     fn rms_norm_dx(x: CubeTensor, w: CubeTensor, rstd: CubeTensor, dy: CubeTensor) -> CubeTensor {
-        let (like, format) = (x.clone(), number(&x));
+        let (like, format) = (x.clone(), number(x.dtype));
         let dx = cube::rms_norm_dx(&like.client, &buffer(x), &buffer(w), &buffer(rstd), &buffer(dy), format);
         tensor(&dx, rows_columns(&like), like.dtype, &like)
     }
 
     fn rotary(x: CubeTensor, cos: CubeTensor, sin: CubeTensor, head_dim: usize, rotation: Rotation) -> CubeTensor {
-        let (like, format) = (x.clone(), number(&x));
+        let (like, format) = (x.clone(), number(x.dtype));
         let rotation = match rotation {
             Rotation::Forward => cube::Rotation::Forward,
             Rotation::Inverse => cube::Rotation::Inverse,
@@ -161,13 +164,13 @@ impl BlockOps for CubeBackend {
     }
 
     fn gated(gate_td: CubeTensor, up: CubeTensor, kind: Gate) -> CubeTensor {
-        let (like, format) = (gate_td.clone(), number(&gate_td));
+        let (like, format) = (gate_td.clone(), number(gate_td.dtype));
         let y = cube::gated(&like.client, &buffer(gate_td), &buffer(up), gate(kind), format);
         tensor(&y, rows_columns(&like), like.dtype, &like)
     }
 
     fn gated_backward(gate_td: CubeTensor, up: CubeTensor, dy: CubeTensor, kind: Gate) -> (CubeTensor, CubeTensor) {
-        let (like, format) = (gate_td.clone(), number(&gate_td));
+        let (like, format) = (gate_td.clone(), number(gate_td.dtype));
         let inputs = [buffer(gate_td), buffer(up), buffer(dy)];
         let (dgate, dup) = cube::gated_backward(&like.client, inputs.each_ref(), gate(kind), format);
         let shape = rows_columns(&like);
@@ -175,7 +178,7 @@ impl BlockOps for CubeBackend {
     }
 
     fn attention(q: CubeTensor, k: CubeTensor, v: CubeTensor, geometry: AttentionGeometry) -> (CubeTensor, CubeTensor) {
-        let (like, format) = (q.clone(), number(&q));
+        let (like, format) = (q.clone(), number(q.dtype));
         let [tokens, width] = rows_columns(&q);
         let rows = Rows::new(&like.client, &geometry.segments);
         let qkv = [q, k, v].map(buffer);
@@ -194,7 +197,7 @@ impl BlockOps for CubeBackend {
         dout: CubeTensor,
         geometry: AttentionGeometry,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
-        let (like, format) = (q.clone(), number(&q));
+        let (like, format) = (q.clone(), number(q.dtype));
         let shapes = [&q, &k, &v].map(rows_columns);
         let rows = Rows::new(&like.client, &geometry.segments);
         let (qkv, results) = ([q, k, v].map(buffer), [out, lse, dout].map(buffer));
@@ -255,7 +258,7 @@ impl BlockOps for CubeBackend {
     }
 
     fn rms_norm_dw(x: CubeTensor, rstd: CubeTensor, dy: CubeTensor) -> CubeTensor {
-        let ([_, width], like, format) = (rows_columns(&x), x.clone(), number(&x));
+        let ([_, width], like, format) = (rows_columns(&x), x.clone(), number(x.dtype));
         let dw = cube::rms_norm_dw(&like.client, &buffer(x), &buffer(rstd), &buffer(dy), format);
         tensor(&dw, [width], DType::F32, &like)
     }

@@ -129,20 +129,10 @@ fn inputs<'a, E: Stored>(qkv: [&'a FlexTensor; 3], geometry: &'a AttentionGeomet
     AttentionInputs { q_thd: slice(q), k_tgd: slice(k), v_tgd: slice(v), segments: &geometry.segments }
 }
 
-fn shape_of(geometry: &AttentionGeometry) -> cpu::AttentionShape {
-    cpu::AttentionShape {
-        n_heads: geometry.n_heads,
-        n_kv_heads: geometry.n_kv_heads,
-        head_dim: geometry.head_dim,
-        scale: geometry.scale,
-        window: geometry.window,
-    }
-}
-
 fn attention<E: Stored>(qkv: [&FlexTensor; 3], geometry: &AttentionGeometry) -> (FlexTensor, FlexTensor) {
     let [tokens, width] = rows_columns(qkv[0]);
     let (mut out, mut lse) = (vec![E::default(); tokens * width], vec![0.0; geometry.n_heads * tokens]);
-    cpu::attention_forward(&inputs::<E>(qkv, geometry), &shape_of(geometry), &mut out, &mut lse);
+    cpu::attention_forward(&inputs::<E>(qkv, geometry), &geometry.shape(), &mut out, &mut lse);
     (tensor(out, [tokens, width]), tensor(lse, [geometry.n_heads, tokens]))
 }
 
@@ -158,7 +148,7 @@ fn attention_backward<E: Stored>(
     let [out, lse] = results;
     let outputs = AttentionOutputs { out_thd: slice(out), lse_ht: slice(lse), dout_thd: slice(dout) };
     let gradients = AttentionGradients { dq_thd: &mut dq, dk_tgd: &mut dk, dv_tgd: &mut dv };
-    cpu::attention_backward(&inputs::<E>(qkv, geometry), &outputs, &shape_of(geometry), gradients);
+    cpu::attention_backward(&inputs::<E>(qkv, geometry), &outputs, &geometry.shape(), gradients);
     (tensor(dq, rows_columns(q)), tensor(dk, rows_columns(k)), tensor(dv, rows_columns(v)))
 }
 

@@ -207,11 +207,12 @@ pub fn quantise(values: &[f32]) -> Result<Vec<u8>, NotFinite> {
 pub(crate) fn quantise_around(values: &[f32], maxima: &[f32], mean: f32) -> Result<Vec<u8>, NotFinite> {
     let layout = Layout::of(values.len());
     let mut buffer = vec![0u8; layout.bytes()];
+    let bounds = between(&CODE);
     let codes = buffer[..values.len().div_ceil(2)].par_chunks_mut(BLOCK * GROUP / 2);
     let parts = values.par_chunks(BLOCK * GROUP).zip(maxima.par_chunks(GROUP)).zip(codes);
     let all_finite = parts.map(|((values, maxima), codes)| {
         let blocks = values.chunks(BLOCK).zip(maxima).zip(codes.chunks_mut(BLOCK / 2));
-        blocks.for_each(|((numbers, &maximum), codes)| code_block(numbers, maximum, codes));
+        blocks.for_each(|((numbers, &maximum), codes)| code_block(numbers, maximum, &bounds, codes));
         values.iter().fold(true, |finite, value| finite & value.is_finite())
     });
     if !all_finite.reduce(|| true, |one, other| one & other) {
@@ -234,12 +235,11 @@ pub(crate) fn quantise_around(values: &[f32], maxima: &[f32], mean: f32) -> Resu
 }
 
 /// Two codes a byte of a block's numbers: how many of the midpoints each is above.
-fn code_block(numbers: &[f32], maximum: f32, codes: &mut [u8]) {
+fn code_block(numbers: &[f32], maximum: f32, bounds: &[f32], codes: &mut [u8]) {
     let mut parts = [0.0f32; BLOCK];
     scaled(numbers, maximum, BLOCK, |at, part| parts[at] = part);
     let mut above = [0u8; BLOCK];
-    for pair in CODE.windows(2) {
-        let bound = (pair[0] + pair[1]) / 2.0;
+    for &bound in bounds {
         above.iter_mut().zip(&parts).for_each(|(above, &part)| *above += u8::from(part > bound));
     }
     for (at, code) in codes.iter_mut().enumerate() {

@@ -10,6 +10,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use crate::cpu::AttentionShape;
 pub use crate::cpu::{Dropout, Gate, Rotation};
 use crate::twin;
 use crate::weight::{BackendWeight, Weight};
@@ -29,6 +30,19 @@ pub struct AttentionGeometry {
     pub window: Option<usize>,
     /// Cumulative bounds of the rows: first 0, last the number of tokens. Attention stays inside a row.
     pub segments: Arc<Vec<u32>>,
+}
+
+impl AttentionGeometry {
+    /// All but the rows, as the processor's kernels take it.
+    pub(crate) fn shape(&self) -> AttentionShape {
+        AttentionShape {
+            n_heads: self.n_heads,
+            n_kv_heads: self.n_kv_heads,
+            head_dim: self.head_dim,
+            scale: self.scale,
+            window: self.window,
+        }
+    }
 }
 
 /// Numbers of one low-rank adapter.

@@ -11,6 +11,7 @@ use offload::durable::{DurableError, StagedFile};
 use sha2::{Digest, Sha256};
 
 use super::Written;
+use crate::source::hexadecimal;
 
 /// Pieces in memory: one is filled and written while those before it are hashed.
 pub(super) const PIECES: usize = 4;
@@ -47,7 +48,7 @@ impl HashedFile {
             drop(written);
             file.finish()?;
             let digest = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            Ok(Written { bytes, sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect() })
+            Ok(Written { bytes, sha256: hexadecimal(&digest) })
         })
     }
 

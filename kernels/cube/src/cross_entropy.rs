@@ -22,7 +22,7 @@ fn rows_loss<F: Float>(
     if row >= losses.len() {
         terminate!();
     }
-    let mut scratch = Shared::<[f32]>::new_slice(256usize);
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!(UNITS as usize));
     let width = logits.len() / losses.len();
     let start = row * width;
     let unit = UNIT_POS as usize;
@@ -31,14 +31,14 @@ fn rows_loss<F: Float>(
     let mut at = unit;
     while at < width {
         largest = max(largest, f32::cast_from(logits[start + at]));
-        at += 256usize;
+        at += comptime!(UNITS as usize);
     }
     let largest = max_over_cube(largest, &mut scratch);
     let mut exponentials = 0.0f32;
     let mut at = unit;
     while at < width {
         exponentials += (f32::cast_from(logits[start + at]) - largest).exp();
-        at += 256usize;
+        at += comptime!(UNITS as usize);
     }
     let sum = sum_over_cube(exponentials, &mut scratch);
     if unit == 0 {
@@ -54,7 +54,7 @@ fn rows_loss<F: Float>(
                 probability -= 1.0f32;
             }
             logits[start + at] = F::cast_from(probability * scale);
-            at += 256usize;
+            at += comptime!(UNITS as usize);
         }
     }
 }

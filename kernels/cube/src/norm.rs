@@ -23,7 +23,7 @@ fn forward<F: Float>(
     if row >= rstd.len() {
         terminate!();
     }
-    let mut scratch = Shared::<[f32]>::new_slice(256usize);
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!(UNITS as usize));
     let unit = UNIT_POS as usize;
     let start = row * width;
     let mut squares = 0.0f32;
@@ -31,14 +31,14 @@ fn forward<F: Float>(
     while at < width {
         let value = f32::cast_from(x[start + at]);
         squares += value * value;
-        at += 256usize;
+        at += comptime!(UNITS as usize);
     }
     let mean = sum_over_cube(squares, &mut scratch) / f32::cast_from(width);
     let scale = 1.0f32 / (mean + epsilon).sqrt();
     let mut at = unit;
     while at < width {
         y[start + at] = F::cast_from(f32::cast_from(x[start + at]) * scale * weight[at]);
-        at += 256usize;
+        at += comptime!(UNITS as usize);
     }
     if unit == 0 {
         rstd[row] = scale;
@@ -59,14 +59,14 @@ fn input_gradient<F: Float>(
     if row >= rstd.len() {
         terminate!();
     }
-    let mut scratch = Shared::<[f32]>::new_slice(256usize);
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!(UNITS as usize));
     let unit = UNIT_POS as usize;
     let start = row * width;
     let mut product = 0.0f32;
     let mut at = unit;
     while at < width {
         product += f32::cast_from(x[start + at]) * f32::cast_from(dy[start + at]) * weight[at];
-        at += 256usize;
+        at += comptime!(UNITS as usize);
     }
     let scale = rstd[row];
     let along = sum_over_cube(product, &mut scratch) * scale * scale / f32::cast_from(width);
@@ -74,7 +74,7 @@ fn input_gradient<F: Float>(
     while at < width {
         let own = f32::cast_from(dy[start + at]) * weight[at];
         dx[start + at] = F::cast_from(scale * (own - f32::cast_from(x[start + at]) * along));
-        at += 256usize;
+        at += comptime!(UNITS as usize);
     }
 }
 
