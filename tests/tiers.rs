@@ -4,6 +4,7 @@
 //! Out:   facts about files, numbers and exit codes.
 //! Never: a tolerance between runs that differ only in where bytes live.
 
+mod devices;
 mod gguf_file;
 mod kills;
 mod profiles;
@@ -257,11 +258,21 @@ fn adapters_are_the_same_with_the_base_on_nvme() {
     assert_eq!(adapter("all", &ALL_NVME), device);
 }
 
-/// The base in 4 bits pages as it is. Its numbers are others than the files': the losses must say so, and by no more than 4 bits explain.
 #[test]
 fn adapters_over_a_base_in_4_bits_are_the_same_in_every_tier_and_so_is_what_is_measured_and_exported() {
+    adapters_over_a_packed_base(4, 0.05);
+}
+
+#[test]
+fn adapters_over_a_base_in_8_bits_are_the_same_in_every_tier_and_so_is_what_is_measured_and_exported() {
+    adapters_over_a_packed_base(8, 0.005);
+}
+
+/// A packed base pages as it is. Its numbers are others than the files': the losses must say so, and by no more than the bits explain.
+fn adapters_over_a_packed_base(bits: u32, difference_max: f64) {
     let runs = Runs::new();
-    let qlora = ["method.kind=qlora", "method.rank=4", "method.alpha=8"];
+    let bits_key = format!("method.bits={bits}");
+    let qlora = ["method.kind=qlora", "method.rank=4", "method.alpha=8", &bits_key];
     for precision in ["model.precision=f32", "model.precision=bf16"] {
         let adapter = |output: &str, placement: &[&str]| {
             runs.succeeds(output, &[&qlora, placement, &[precision]].concat());
@@ -281,11 +292,12 @@ fn adapters_over_a_base_in_4_bits_are_the_same_in_every_tier_and_so_is_what_is_m
     runs.succeeds("dense", &[&LORA, &ALL_DEVICE[..]].concat());
     let (dense, packed) = (runs.held_out("dense"), runs.held_out("f32-device"));
     let (before, rounded) = (dense[0], packed[0]);
-    assert!(before != rounded && (before - rounded).abs() < 0.05 * before, "{before} in f32, {rounded} in 4 bits");
-    // The export compares its logits with those of the adapter over the base in 4 bits before it ends.
+    let difference = (before - rounded).abs();
+    assert!(before != rounded && difference < difference_max * before, "{before} in f32, {rounded} in {bits} bits");
+    // The export compares its logits with those of the adapter over the packed base before it ends.
     let exported = runs.tune(&["export", "f32-device", "--to", "safetensors", "--output", "merged"]);
     assert_eq!(exported.status.code(), Some(0), "{}", said(&exported));
-    assert!(said(&exported).contains("4 bits"), "{}", said(&exported));
+    assert!(said(&exported).contains(&format!("{bits} bits")), "{}", said(&exported));
     let held = fixture("data/heldout.jsonl").display().to_string();
     let measured =
         runs.tune(&["eval", "merged", "--data", &held, "--sequence-length", "128", "--precision", "f32", "--json"]);

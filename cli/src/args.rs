@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use recipes::DeviceName;
 
 use crate::chat::ChatArguments;
 use crate::checkpoint::CheckpointsCommand;
@@ -192,6 +193,19 @@ pub enum BenchCommand {
     Adam(BenchAdamArguments),
     /// Matrix products at the sizes that training has, forward and backward, in f32 and bf16
     Matmul(BenchMatmulArguments),
+    /// Every operation of training on a device against its slow twin, and what its matrix products reach
+    Kernels(BenchKernelsArguments),
+}
+
+/// `tune bench kernels`
+#[derive(Debug, Args)]
+pub struct BenchKernelsArguments {
+    /// Where to compute: cpu, cuda:N or vulkan:N; default: a CUDA card if there is one
+    #[arg(long, value_name = "DEVICE", value_parser = device, default_value = "auto")]
+    pub device: DeviceName,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `tune bench matmul`
@@ -299,6 +313,11 @@ pub enum BenchRule {
     Sgd,
     /// Factored states
     Adafactor,
+}
+
+/// `cpu`, `cuda:0`, `vulkan:0`, as in a recipe.
+pub fn device(text: &str) -> Result<DeviceName, String> {
+    DeviceName::try_from(toml::Value::String(text.to_string()))
 }
 
 /// `4GiB`, `500MB`, as in a recipe.

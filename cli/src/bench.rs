@@ -14,8 +14,8 @@ use planner::units::bytes_text;
 use serde_json::json;
 
 use crate::args::{BenchAdamArguments, BenchCommand, BenchEngine, BenchIoArguments, BenchRule, BenchTier};
-use crate::bench_matmul;
 use crate::failure::{Failure, OrFail};
+use crate::{bench_kernels, bench_matmul};
 
 /// Smallest and largest request, bytes.
 const CHUNK_MIN: u64 = 4 << 10;
@@ -28,6 +28,7 @@ pub fn print(command: &BenchCommand) -> Result<(), Failure> {
         BenchCommand::Io(arguments) => io(arguments),
         BenchCommand::Adam(arguments) => adam(arguments),
         BenchCommand::Matmul(arguments) => bench_matmul::print(arguments),
+        BenchCommand::Kernels(arguments) => bench_kernels::print(arguments),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod cards;
 mod control_group;
+mod devices;
 mod drives;
 mod fact;
 mod findings;
@@ -39,6 +40,7 @@ use crate::failure::{Failure, OrFail};
 use crate::io_profile::{self, Earlier};
 use crate::prepare::cache_folder;
 use crate::rates;
+use devices::Kinds;
 use fact::{Fact, Tree};
 use findings::{Finding, findings};
 use folders::{Room, Tried};
@@ -102,7 +104,8 @@ pub fn print(arguments: &DoctorArguments) -> Result<(), Failure> {
     };
     let mut tell = |text: &str| eprintln!("{text}");
     let folders = folders(&arguments.path)?.into_iter().map(|path| tried(path, measure, &mut tell)).collect();
-    let asked = Asked { nvidia: nvidia::driver(), built_for_cuda: cfg!(feature = "cuda"), folders };
+    let asked =
+        Asked { nvidia: nvidia::driver(), built_for_cuda: cfg!(feature = "cuda"), devices: Kinds::asked(), folders };
     let rates = measured_rates(measure, &mut tell);
     // Sensors are read last: what heats up while working shows.
     let inventory = Inventory::of(&Tree::system(), asked);
@@ -117,7 +120,8 @@ pub fn print(arguments: &DoctorArguments) -> Result<(), Failure> {
 
 /// What this machine is, without measuring: titles, each with names and values.
 pub fn machine_facts() -> Vec<(String, Vec<(String, String)>)> {
-    let asked = Asked { nvidia: nvidia::driver(), built_for_cuda: cfg!(feature = "cuda"), folders: Vec::new() };
+    let (nvidia, built_for_cuda, devices) = (nvidia::driver(), cfg!(feature = "cuda"), Kinds::asked());
+    let asked = Asked { nvidia, built_for_cuda, devices, folders: Vec::new() };
     show::facts(&Inventory::of(&Tree::system(), asked))
 }
 

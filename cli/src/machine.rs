@@ -1,20 +1,25 @@
 //! What this machine has, read from the system.
 //!
-//! In:    /proc/meminfo, the control group's files, the processor's features, `nvidia-smi` in builds with CUDA.
+//! In:    /proc/meminfo, the control group's files, the processor's features, the drivers of cards that this build can use.
 //! Out:   a [`Machine`] for the planner.
 //! Never: measures; numbers come from the kernel.
 
 use std::fs;
 
 use anyhow::Context;
+use kernels::devices::{self, Card};
 use planner::hardware::{Catalogue, Described};
-use planner::rates::Rates;
+use planner::machine::{MissingDevices, VulkanMemory};
+use planner::plan::DeviceChoice;
+use planner::rates::{ComputeRates, Rates, RatesOrigin};
 use planner::{IoProfile, Machine};
 
 use crate::rates;
 
 /// Taken for a card that the catalogue does not know: a small one, so that times are not too good.
 const USUAL_CARD: &str = "rtx-3060-12gb";
+/// How much slower a Vulkan device in software computes than the same processor's own kernels.
+const SOFTWARE_SLOWDOWN: f64 = 10.0;
 
 /// Reads everything a plan depends on; `io` was measured now or earlier.
 pub fn read(io: Vec<IoProfile>) -> anyhow::Result<Machine> {
@@ -26,16 +31,30 @@ pub fn read(io: Vec<IoProfile>) -> anyhow::Result<Machine> {
     };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let processor = rates::known().unwrap_or(Rates::usual(cores));
-    let cards = cards();
-    let of_device = cards.first().map_or(processor, |card| card.rates(&processor));
-    let rates = Rates { nvme: rates::drives(&io), ..of_device };
+    let (cuda, no_cuda) =
+        listed(devices::cuda_cards(), "NVIDIA's driver lists no card; see nvidia-smi, or use \"cpu\"");
+    let (vulkan, no_vulkan) = listed(
+        devices::vulkan_cards(),
+        "Vulkan lists no device; install the card's driver (Debian: mesa-vulkan-drivers), or use \"cpu\"",
+    );
+    let rates = Rates { nvme: rates::drives(&io), ..processor };
+    let named = |index: usize, card: &Card| DeviceChoice::Vulkan { index, shares_memory: card.shares_memory };
+    let on_cuda = cuda.iter().enumerate().map(|(index, card)| (DeviceChoice::Cuda(index), card_rates(card, &rates)));
+    let on_vulkan = vulkan.iter().enumerate().map(|(index, card)| (named(index, card), card_rates(card, &rates)));
+    let free = |card: &Card| card.free_bytes.unwrap_or(card.memory_bytes);
     Ok(Machine {
         memory_available_bytes: field("MemAvailable:")?,
         memory_total_bytes: field("MemTotal:")?,
         cgroup_available_bytes: offload::host_memory_limit_bytes(),
         cores,
         fast_bf16: fast_bf16(),
-        cuda_available_bytes: cards.iter().map(|card| card.free_bytes).collect(),
+        missing: MissingDevices { cuda: no_cuda, vulkan: no_vulkan },
+        device_rates: on_cuda.chain(on_vulkan).collect(),
+        cuda_available_bytes: cuda.iter().map(free).collect(),
+        vulkan: vulkan
+            .iter()
+            .map(|card| VulkanMemory { available_bytes: free(card), shares_memory: card.shares_memory })
+            .collect(),
         io,
         cards: 1,
         rates,
@@ -57,38 +76,40 @@ fn fast_bf16() -> bool {
     false
 }
 
-/// A card that this build can use.
-struct Card {
-    name: String,
-    free_bytes: u64,
-}
-
-impl Card {
-    /// Published figures of the card beside this machine's own host memory; usual ones of a card that the catalogue does not know.
-    fn rates(&self, processor: &Rates) -> Rates {
-        let catalogue = Catalogue::built_in();
-        let gpu = catalogue.gpu(&self.name).or_else(|_| catalogue.gpu(USUAL_CARD)).ok().cloned();
-        let described =
-            Described { gpu: gpu.map(|gpu| (gpu, 1)), cpu: None, ram_bytes: 0, ssds: Vec::new(), notes: Vec::new() };
-        let dram_bytes_per_second = processor.dram_bytes_per_second;
-        Rates { dram_bytes_per_second, host: processor.host, ..planner::hardware::rates(&described) }
+/// The cards, or why there are none.
+fn listed(cards: Result<Vec<Card>, devices::Missing>, none: &str) -> (Vec<Card>, Option<String>) {
+    match cards {
+        Ok(cards) => {
+            let missing = cards.is_empty().then(|| none.to_string());
+            (cards, missing)
+        }
+        Err(missing) => (Vec::new(), Some(missing.to_string())),
     }
 }
 
-/// Every card with its free memory; none in a build that could not use them.
-fn cards() -> Vec<Card> {
-    if !cfg!(feature = "cuda") {
-        return Vec::new();
+/// Published figures of the card beside this machine's own host memory; usual ones of a card that the catalogue does not know, and of
+/// software the processor's, slowed down.
+fn card_rates(card: &Card, processor: &Rates) -> Rates {
+    if card.is_software {
+        let slow = |rates: ComputeRates| {
+            let [matmul, attention, vector] =
+                [rates.matmul_flops, rates.attention_flops, rates.vector_bytes_per_second]
+                    .map(|rate| rate / SOFTWARE_SLOWDOWN);
+            ComputeRates::new(matmul, attention, vector)
+        };
+        return Rates {
+            origin: RatesOrigin::Usual,
+            f32: slow(processor.f32),
+            bf16: slow(processor.bf16),
+            ..*processor
+        };
     }
-    let arguments = ["--query-gpu=name,memory.free", "--format=csv,noheader,nounits"];
-    let Ok(output) = std::process::Command::new("nvidia-smi").args(arguments).output() else { return Vec::new() };
-    String::from_utf8_lossy(&output.stdout).lines().map_while(card).collect()
-}
-
-fn card(line: &str) -> Option<Card> {
-    let (name, mebibytes) = line.rsplit_once(',')?;
-    let mebibytes: u64 = mebibytes.trim().parse().ok()?;
-    Some(Card { name: name.trim().to_string(), free_bytes: mebibytes.checked_mul(1 << 20)? })
+    let catalogue = Catalogue::built_in();
+    let gpu = catalogue.gpu(&card.name).or_else(|_| catalogue.gpu(USUAL_CARD)).ok().cloned();
+    let described =
+        Described { gpu: gpu.map(|gpu| (gpu, 1)), cpu: None, ram_bytes: 0, ssds: Vec::new(), notes: Vec::new() };
+    let dram_bytes_per_second = processor.dram_bytes_per_second;
+    Rates { dram_bytes_per_second, host: processor.host, ..planner::hardware::rates(&described) }
 }
 
 #[cfg(test)]
@@ -98,12 +119,19 @@ mod tests {
 
     #[test]
     fn a_card_that_the_catalogue_knows_brings_its_own_rates() {
-        let known = card("NVIDIA GeForce RTX 4090, 23028").unwrap();
-        assert_eq!((known.name.as_str(), known.free_bytes), ("NVIDIA GeForce RTX 4090", 23028 << 20));
-        let unknown = card("NVIDIA Something 9, 8000").unwrap();
+        let card = |name: &str, is_software| Card {
+            name: name.to_string(),
+            memory_bytes: 24 << 30,
+            free_bytes: None,
+            shares_memory: is_software,
+            is_software,
+            address: None,
+        };
         let processor = Rates::usual(2);
-        assert!(known.rates(&processor).bf16.matmul_flops > 2.0 * unknown.rates(&processor).bf16.matmul_flops);
-        assert_eq!(known.rates(&processor).dram_bytes_per_second, processor.dram_bytes_per_second);
-        assert!(card("No devices were found").is_none());
+        let rates = |name: &str, is_software| card_rates(&card(name, is_software), &processor);
+        let known = rates("NVIDIA GeForce RTX 4090", false);
+        assert!(known.bf16.matmul_flops > 2.0 * rates("NVIDIA Something 9", false).bf16.matmul_flops);
+        assert_eq!(known.dram_bytes_per_second, processor.dram_bytes_per_second);
+        assert!(rates("llvmpipe", true).f32.matmul_flops < processor.f32.matmul_flops);
     }
 }

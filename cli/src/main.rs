@@ -6,7 +6,9 @@
 
 mod args;
 mod bench;
+mod bench_kernels;
 mod bench_matmul;
+mod card_state;
 mod chat;
 mod checkpoint;
 mod data;

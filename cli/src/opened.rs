@@ -18,7 +18,7 @@ use planner::plan::{BaseStorage, DeviceChoice, MethodPlan, Plan, Precision};
 use recipes::{DeviceName, Recipe};
 use trainer::{Network, RECIPE_FILE, Subject, TrainError, Trained, Tuned};
 
-use crate::args::size;
+use crate::args::{device, size};
 use crate::failure::{Failure, OrFail};
 use crate::{machine, prepare};
 
@@ -34,7 +34,7 @@ pub struct SubjectArguments {
     /// The model under an adapter's folder; default: the one that the adapter names
     #[arg(long, value_name = "SOURCE")]
     pub model: Option<String>,
-    /// Where to compute: cpu or cuda:N; default: where the run did, else a card if there is one
+    /// Where to compute: cpu, cuda:N or vulkan:N; default: where the run did, else a card if there is one
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     pub device: Option<DeviceName>,
     /// Format of weights; default: the run's
@@ -55,10 +55,6 @@ pub enum PrecisionName {
     F32,
     /// bfloat16, sums in f32
     Bf16,
-}
-
-fn device(text: &str) -> Result<DeviceName, String> {
-    DeviceName::try_from(toml::Value::String(text.to_string()))
 }
 
 /// Files that are open, and what is known about them.
@@ -188,17 +184,17 @@ impl Opened {
     }
 
     fn device(&self, arguments: &SubjectArguments, machine: &Machine) -> Result<DeviceChoice, Failure> {
-        let cards = machine.cuda_available_bytes.len();
-        match (arguments.device, self.plan.as_ref().map(|plan| plan.device)) {
-            (Some(DeviceName::Cpu), _) => Ok(DeviceChoice::Cpu),
-            (Some(DeviceName::Cuda(index)), _) if index >= cards => {
-                Err(anyhow!("no such device: cuda:{index}: {cards} CUDA cards can be used; build with --features cuda, or take --device cpu"))
-                    .or_input()
+        let of_run = self.plan.as_ref().map(|plan| machine.device(plan.device.name()));
+        match (arguments.device, of_run) {
+            (Some(asked), _) => machine.device(asked).or_input(),
+            (None, Some(Ok(device))) => Ok(device),
+            (None, missing) => {
+                let device = machine.device(DeviceName::Auto).or_input()?;
+                if let Some(Err(missing)) = missing {
+                    eprintln!("the run's device is not used: {missing}; computing on {device}");
+                }
+                Ok(device)
             }
-            (Some(DeviceName::Cuda(index)), _) => Ok(DeviceChoice::Cuda(index)),
-            (None, Some(DeviceChoice::Cpu)) => Ok(DeviceChoice::Cpu),
-            (None, Some(DeviceChoice::Cuda(index))) if index < cards => Ok(DeviceChoice::Cuda(index)),
-            _ => Ok(inference::device(machine)),
         }
     }
 

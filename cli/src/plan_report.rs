@@ -77,9 +77,16 @@ fn on_the_parts(recipe: &Recipe, target: &Target) -> (Recipe, Vec<String>) {
             _ => {}
         }
         let has_card = described.gpu.as_ref().is_some_and(|(gpu, _)| !gpu.unified);
-        if let (DeviceName::Cuda(index), false) = (recipe.hardware.device, has_card) {
-            recipe.hardware.device = DeviceName::Cpu;
-            notes.push(format!("hardware.device = \"cuda:{index}\" is not in this machine; planned in its one memory"));
+        let named = recipe.hardware.device;
+        match named {
+            DeviceName::Cuda(_) if has_card => {}
+            DeviceName::Vulkan(index) if has_card => recipe.hardware.device = DeviceName::Cuda(index),
+            DeviceName::Cuda(index) | DeviceName::Vulkan(index) => {
+                recipe.hardware.device = DeviceName::Cpu;
+                notes
+                    .push(format!("card {index} of hardware.device is not in this machine; planned in its one memory"));
+            }
+            DeviceName::Auto | DeviceName::Cpu => {}
         }
     }
     (recipe, notes)
@@ -116,7 +123,11 @@ fn limits(machine: &Machine, target: &Target) -> Vec<String> {
     }
     let vendor = target.described.as_ref().and_then(|described| described.gpu.as_ref()).map(|(gpu, _)| gpu.vendor);
     if vendor.is_some_and(|vendor| vendor != planner::hardware::Vendor::Nvidia) {
-        notes.push("this version trains on NVIDIA cards and on processors; other cards are planned only".to_string());
+        notes.push(
+            "cards that are not NVIDIA's train here through Vulkan in f32 (hardware.device = \"vulkan:0\", a build with --features wgpu); \
+             these times are those of their makers' own kernels"
+                .to_string(),
+        );
     }
     notes
 }

@@ -38,6 +38,8 @@ pub struct StepLine {
     pub tokens_per_second: f64,
     /// Time of the step.
     pub step_ms: f64,
+    /// How the card fares; empty where none tells.
+    pub card: String,
 }
 
 impl Progress {
@@ -71,8 +73,11 @@ impl Progress {
 
     /// A step is done.
     pub fn step(&mut self, line: &StepLine) {
-        let text =
+        let mut text =
             format!("loss {:.4} rate {:.2e} {:.0} tokens/s", line.loss, line.learning_rate, line.tokens_per_second);
+        if !line.card.is_empty() {
+            text = format!("{text} {}", line.card);
+        }
         if let Some(bar) = &self.bar {
             bar.set_position(line.step);
             bar.set_message(text);

@@ -16,6 +16,7 @@ use recipes::Recipe;
 use trainer::{EvaluationReport, Event, Job, Outcome, Resume, SaveReport, StepMetrics, Summary, TrainError};
 
 use crate::args::{ResumeFrom, RunArguments};
+use crate::card_state::{self, CardWarnings};
 use crate::failure::{Failure, OrFail};
 use crate::plan::Measured;
 use crate::prepare;
@@ -48,7 +49,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let save_asked = save_flag().or_run()?;
     let directory = RunDirectory::open(&folder, &prepared)?;
     let planned = prepared.plan.clone();
-    let (mut step_ms, mut data) = (Vec::new(), Vec::new());
+    let (mut step_ms, mut data, mut warnings) = (Vec::new(), Vec::new(), CardWarnings::default());
     let base_name = prepare::base_name(&prepared.recipe);
     let job = Job {
         recipe: prepared.recipe.to_toml(),
@@ -63,7 +64,11 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     };
     let outcome = trainer::train(job, &stop, &mut |event| {
         match &event {
-            Event::Step(metrics) => step_ms.push(metrics.step_ms),
+            Event::Step(metrics) => {
+                step_ms.push(metrics.step_ms);
+                let warning = metrics.card.as_ref().and_then(|card| warnings.of(metrics.step, card));
+                warning.into_iter().for_each(|text| progress.note(&text));
+            }
             Event::Data(line) => data.push(line.clone()),
             Event::Started { steps, first_step } => {
                 keep_session(&folder, Session::now(*first_step, *steps, std::mem::take(&mut data)), &mut progress);
@@ -197,6 +202,7 @@ fn step_line(metrics: &StepMetrics) -> StepLine {
         learning_rate: metrics.learning_rate,
         tokens_per_second: metrics.tokens_per_second,
         step_ms: metrics.step_ms,
+        card: metrics.card.as_ref().map(card_state::words).unwrap_or_default(),
     }
 }
 
@@ -217,7 +223,10 @@ fn measured(plan: &Plan, summary: &Summary, mut step_ms: Vec<f64>) -> Measured {
     step_ms.sort_by(f64::total_cmp);
     let written = planner::costs::written_per_step(plan).saturating_mul(summary.steps);
     Measured {
-        peak_bytes: summary.peak_rss_bytes,
+        peak_bytes: match plan.device.has_own_memory() {
+            true => summary.pool_reserved_bytes_max.unwrap_or(0),
+            false => summary.peak_rss_bytes,
+        },
         step_seconds_median: step_ms.get(step_ms.len() / 2).map(|median| median / 1e3),
         tokens_per_second: (summary.seconds > 0.0).then(|| summary.tokens as f64 / summary.seconds),
         nvme_written_bytes: summary.nvme_written_bytes,

@@ -2,25 +2,81 @@
 //!
 //! In:    tensors of one device in f32 or bf16; views are made contiguous first.
 //! Out:   fresh contiguous tensors, enqueued.
-//! Never: keeps a frozen matrix in 4 bits as numbers longer than its product takes.
+//! Never: keeps a packed matrix as numbers longer than its product takes.
 //!
 //! Products are Burn's own, which has tensor cores tried out for each size.
+
+mod attention;
+
+use std::cell::RefCell;
+use std::sync::Arc;
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Shape, TensorMetadata};
 use burn::tensor::{DType, FloatDType, Tensor, TensorData};
-use burn_cubecl::CubeBackend;
-use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::cubecl::device::WgpuDeviceKind;
+use burn_cubecl::kernel::matmul::MatmulStrategy;
+use burn_cubecl::kernel::{self, into_contiguous};
 use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{CubeBackend, CubeDevice};
 use cube::{AttentionShape, Buffer, Nf4, Number, Rows};
 
 use crate::head::{Part, Wanted};
+use crate::int8;
 use crate::nf4::{self, Layout};
 use crate::ops::{AttentionGeometry, BlockOps, Dropout, Gate, Lora, Rotation};
+use crate::packed::PackedFormat;
 use crate::twin;
 use crate::weight::BackendWeight;
+use attention::Tiling;
 
 type Weight = BackendWeight<CubeBackend>;
+
+/// What many calls of a pass read, sent to a device once.
+#[derive(Default)]
+struct Sent {
+    /// Numbers of 4-bit codes and of their scales.
+    tables: Option<Buffer>,
+    /// The rows of the micro-batch that was seen last.
+    rows: Option<(Arc<Vec<u32>>, Rows)>,
+}
+
+thread_local! {
+    /// By device; a thread has a stream of its own, whose memory pool holds what it sent.
+    static SENT: RefCell<Vec<(CubeDevice, Sent)>> = const { RefCell::new(Vec::new()) };
+}
+
+fn with_sent<R>(device: &CubeDevice, work: impl FnOnce(&mut Sent) -> R) -> R {
+    SENT.with_borrow_mut(|all| {
+        let at = all.iter().position(|(known, _)| known == device).unwrap_or_else(|| {
+            all.push((device.clone(), Sent::default()));
+            all.len() - 1
+        });
+        work(&mut all[at].1)
+    })
+}
+
+/// Where rows lie, on the device of a tensor: all blocks of a pass share them.
+fn rows_beside(beside: &CubeTensor, segments: &Arc<Vec<u32>>) -> Rows {
+    with_sent(&beside.device, |sent| match &sent.rows {
+        Some((known, rows)) if Arc::ptr_eq(known, segments) => rows.clone(),
+        _ => {
+            let rows = Rows::new(&beside.client, segments);
+            sent.rows = Some((segments.clone(), rows.clone()));
+            rows
+        }
+    })
+}
+
+fn tables_beside(beside: &CubeTensor) -> Buffer {
+    with_sent(&beside.device, |sent| {
+        let made = || {
+            let tables = nf4::tables();
+            Buffer::words(beside.client.create_from_slice(bytemuck::cast_slice(&tables)), tables.len())
+        };
+        sent.tables.get_or_insert_with(made).clone()
+    })
+}
 
 /// The format of numbers.
 fn number(dtype: DType) -> Number {
@@ -74,8 +130,22 @@ fn cast(tensor: CubeTensor, dtype: DType) -> CubeTensor {
     if tensor.dtype == dtype { tensor } else { CubeBackend::float_cast(tensor, wanted) }
 }
 
+/// `a b` for each matrix of a batch; sums are f32, and the result in `dtype`. Which kernel is fastest is tried out once for each size, but for
+/// a device in software, where the trials take longer than what they save.
+fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor {
+    let is_software = matches!(&a.device, CubeDevice::Wgpu(device) if device.kind == WgpuDeviceKind::Cpu);
+    let strategy = if is_software { MatmulStrategy::Cube } else { MatmulStrategy::Autotune };
+    kernel::matmul::matmul(a, b, None, strategy, dtype).expect("a product that every device can launch")
+}
+
 fn matmul(a: CubeTensor, b: CubeTensor) -> CubeTensor {
-    CubeBackend::float_matmul(a, b)
+    let dtype = a.dtype;
+    product(a, b, dtype)
+}
+
+/// A product whose sums are not rounded to the operands' format.
+fn product_in_f32(a: CubeTensor, b: CubeTensor) -> CubeTensor {
+    product(a, b, DType::F32)
 }
 
 fn transposed(tensor: CubeTensor) -> CubeTensor {
@@ -86,21 +156,26 @@ fn scaled(tensor: CubeTensor, factor: f32) -> CubeTensor {
     CubeBackend::float_mul_scalar(tensor, factor.into())
 }
 
-/// The matrix as a product in `dtype` takes it; one in 4 bits is decoded, and goes when the product has been enqueued.
+/// The matrix as a product in `dtype` takes it; a packed one is decoded, and goes when the product has been enqueued.
 fn dense(weight: Weight, dtype: DType) -> CubeTensor {
-    let (packed, shape) = match weight {
+    let (packed, shape, format) = match weight {
         BackendWeight::Dense(dense) => return dense,
-        BackendWeight::Nf4 { packed, shape } => (into_contiguous(packed), shape),
+        BackendWeight::Packed { packed, shape, format } => (into_contiguous(packed), shape, format),
     };
-    let elements = shape[0] * shape[1];
+    let (elements, number) = (shape[0] * shape[1], number(dtype));
+    let words = Buffer::words(packed.handle.clone(), format.bytes(elements) / 4);
+    let numbers = match format {
+        PackedFormat::Nf4 => from_4_bits(&packed, words, elements, number),
+        PackedFormat::Int8 => cube::decode_int8(&packed.client, &words, elements, int8::scales_at(elements), number),
+    };
+    tensor(&numbers, shape, dtype, &packed)
+}
+
+fn from_4_bits(beside: &CubeTensor, packed: Buffer, elements: usize, number: Number) -> Buffer {
     let layout = Layout::of(elements);
     let [scales_at, groups_at, mean_at] = layout.starts();
-    let client = packed.client.clone();
-    let tables = nf4::tables();
-    let tables = Buffer::words(client.create_from_slice(bytemuck::cast_slice(&tables)), tables.len());
-    let words = Buffer::words(packed.handle.clone(), layout.bytes() / 4);
-    let matrix = Nf4 { packed: words, tables, elements, scales_at, groups_at, mean_at };
-    tensor(&cube::decode(&client, &matrix, 0, elements, number(dtype)), shape, dtype, &packed)
+    let matrix = Nf4 { packed, tables: tables_beside(beside), elements, scales_at, groups_at, mean_at };
+    cube::decode(&beside.client, &matrix, 0, elements, number)
 }
 
 /// Burn's tensor of a backend's.
@@ -124,7 +199,7 @@ fn dropped(x: CubeTensor, dropout: Option<Dropout>) -> CubeTensor {
 pub(crate) fn head_chunk(x: Tensor<2>, w: Tensor<2>, targets: &[u32], wanted: Wanted) -> Part {
     let (x, w) = (unwrapped(x), unwrapped(w));
     let dtype = x.dtype;
-    let logits = into_contiguous(cast(matmul(x.clone(), transposed(w.clone())), DType::F32));
+    let logits = into_contiguous(product_in_f32(x.clone(), transposed(w.clone())));
     let client = logits.client.clone();
     let places = Buffer::words(client.create_from_slice(bytemuck::cast_slice(targets)), targets.len());
     let scale = wanted.map(|(scale, _)| scale);
@@ -178,9 +253,12 @@ impl BlockOps for CubeBackend {
     }
 
     fn attention(q: CubeTensor, k: CubeTensor, v: CubeTensor, geometry: AttentionGeometry) -> (CubeTensor, CubeTensor) {
+        if attention::is_faster(&q, &geometry) {
+            return attention::forward([q, k, v], &geometry, Tiling::default());
+        }
         let (like, format) = (q.clone(), number(q.dtype));
         let [tokens, width] = rows_columns(&q);
-        let rows = Rows::new(&like.client, &geometry.segments);
+        let rows = rows_beside(&like, &geometry.segments);
         let qkv = [q, k, v].map(buffer);
         let shape = attention_shape(&geometry);
         let (out, lse) = cube::attention(&like.client, qkv.each_ref(), &rows, shape, format);
@@ -197,9 +275,13 @@ impl BlockOps for CubeBackend {
         dout: CubeTensor,
         geometry: AttentionGeometry,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        if attention::is_faster(&q, &geometry) {
+            let [dq, dk, dv] = attention::backward([q, k, v], [out, lse, dout], &geometry, Tiling::default());
+            return (dq, dk, dv);
+        }
         let (like, format) = (q.clone(), number(q.dtype));
         let shapes = [&q, &k, &v].map(rows_columns);
-        let rows = Rows::new(&like.client, &geometry.segments);
+        let rows = rows_beside(&like, &geometry.segments);
         let (qkv, results) = ([q, k, v].map(buffer), [out, lse, dout].map(buffer));
         let shape = attention_shape(&geometry);
         let [dq, dk, dv] =
@@ -244,13 +326,11 @@ impl BlockOps for CubeBackend {
     }
 
     fn lora_da(du: CubeTensor, x: CubeTensor, lora: Lora) -> CubeTensor {
-        let x = cast(dropped(x, lora.dropout), DType::F32);
-        matmul(transposed(cast(du, DType::F32)), x)
+        product_in_f32(transposed(du), dropped(x, lora.dropout))
     }
 
     fn lora_db(dy: CubeTensor, u: CubeTensor, lora: Lora) -> CubeTensor {
-        let product = matmul(transposed(cast(dy, DType::F32)), cast(u, DType::F32));
-        scaled(product, lora.scale)
+        scaled(product_in_f32(transposed(dy), u), lora.scale)
     }
 
     fn trainable_rms_norm(x: CubeTensor, w: CubeTensor, epsilon: f32) -> (CubeTensor, CubeTensor) {
@@ -268,7 +348,7 @@ impl BlockOps for CubeBackend {
     }
 
     fn linear_dw(x: CubeTensor, dy: CubeTensor) -> CubeTensor {
-        matmul(transposed(cast(dy, DType::F32)), cast(x, DType::F32))
+        product_in_f32(transposed(dy), x)
     }
 
     fn add_bias(y: CubeTensor, b: CubeTensor) -> CubeTensor {
@@ -285,4 +365,22 @@ impl BlockOps for CubeBackend {
     fn seed_gradient(y: CubeTensor, _g: CubeTensor) -> CubeTensor {
         CubeBackend::float_from_data(TensorData::new(vec![0.0f32], [1]), &y.device)
     }
+}
+
+/// Output, log-sum-exps and gradients of attention by products in small tiles, and by the kernels.
+#[cfg(test)]
+pub(crate) fn attention_both_ways(
+    qkv: [Tensor<2>; 3],
+    dout: Tensor<2>,
+    geometry: &AttentionGeometry,
+) -> [Vec<Tensor<2>>; 2] {
+    let [q, k, v] = qkv.map(unwrapped);
+    let (qkv, dout) = ([q.clone(), k.clone(), v.clone()], unwrapped(dout));
+    let tiling = Tiling { queries: 32, score_bytes: 40_000 };
+    let (out, lse) = attention::forward(qkv.clone(), geometry, tiling);
+    let gradients = attention::backward(qkv, [out.clone(), lse.clone(), dout.clone()], geometry, tiling);
+    let by_products = [vec![out, lse], gradients.to_vec()].concat();
+    let (out, lse) = <CubeBackend as BlockOps>::attention(q.clone(), k.clone(), v.clone(), geometry.clone());
+    let (dq, dk, dv) = CubeBackend::attention_backward(q, k, v, out.clone(), lse.clone(), dout, geometry.clone());
+    [by_products, vec![out, lse, dq, dk, dv]].map(|results| results.into_iter().map(wrapped).collect())
 }

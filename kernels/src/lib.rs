@@ -13,15 +13,19 @@ pub mod autodiff;
 mod cached;
 #[cfg(feature = "card")]
 mod card;
+pub mod check;
 pub mod cpu;
+pub mod devices;
 pub mod embedding;
 mod flex;
 mod gemm;
 pub mod head;
+pub mod int8;
 pub mod measure;
 pub mod memory;
 pub mod nf4;
 pub mod ops;
+mod packed;
 pub mod twin;
 mod weight;
 
@@ -31,7 +35,8 @@ pub use ops::{
     ready_factors, rms_norm, rotary, seed_gradient, trainable_linear, trainable_rms_norm,
 };
 
-pub use weight::{Nf4Weight, Weight};
+pub use packed::{PackedFormat, PackedView};
+pub use weight::{PackedWeight, Weight};
 
 #[cfg(test)]
 mod cached_tests;

@@ -2,7 +2,7 @@
 //!
 //! In:    an operation with its sizes, a number format, a bound of time.
 //! Out:   seconds of one call.
-//! Never: measures another device than the host's processor, or keeps tensors between calls.
+//! Never: keeps tensors between calls; measures another device than the host's processor, but for [`product_flops`].
 //!
 //! Weights come from memory in training, because a step reads all of them once, and activations from the cache. So every call takes
 //! another copy of the weight, and the same activations.
@@ -12,13 +12,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::backend::Flex;
-use burn::tensor::{Bytes, DType, Shape, Tensor};
+use burn::tensor::{Bytes, DType, Device, Shape, Tensor};
 use burn_flex::{FlexTensor, Layout};
 use half::bf16;
 
+use crate::check::values;
 use crate::head::{HeadGradients, linear_cross_entropy};
 use crate::nf4::quantise;
 use crate::ops::{AttentionGeometry, BlockOps, Gate, Lora, Rotation};
+use crate::packed::PackedFormat;
 use crate::weight::BackendWeight;
 
 /// Copies of a weight are made until they hold so many bytes: more than a processor's last cache.
@@ -37,12 +39,48 @@ pub enum Format {
 }
 
 impl Format {
-    fn dtype(self) -> DType {
+    pub(crate) fn dtype(self) -> DType {
         match self {
             Format::F32 => DType::F32,
             Format::Bf16 => DType::BF16,
         }
     }
+}
+
+/// Sides of the square products that [`product_flops`] tries, and how long one call may take before a larger one is not tried.
+const SIDES: [usize; 6] = [256, 512, 1024, 2048, 4096, 8192];
+const CALL_SECONDS_MAX: f64 = 0.05;
+
+/// What square products of `x wᵀ` reach on a device: the best side, floating-point operations a second.
+pub fn product_flops(device: &Device, format: Format) -> (usize, f64) {
+    let mut best = (SIDES[0], 0.0);
+    for side in SIDES {
+        let matrix = || {
+            let values = Tensor::<1>::from_data(numbers(side * side).as_slice(), (device, DType::F32));
+            values.reshape([side, side]).cast(format.dtype())
+        };
+        let (x, w) = (matrix(), matrix());
+        // Only what is looked at is waited for.
+        let finish = |y: Tensor<2>| drop(black_box(values(y.slice([0..1, 0..1]))));
+        let call = || crate::frozen_linear(x.clone(), w.clone());
+        // The first call compiles, and tries what is fastest.
+        finish(call());
+        let begun = Instant::now();
+        finish(call());
+        let once = begun.elapsed().as_secs_f64();
+        let calls = ((0.2 / once.max(1e-6)) as usize).clamp(CALLS_MIN, CALLS_MAX);
+        let begun = Instant::now();
+        (1..calls).for_each(|_| drop(call()));
+        finish(call());
+        let flops = 2.0 * (side as f64).powi(3) * calls as f64 / begun.elapsed().as_secs_f64();
+        if flops > best.1 {
+            best = (side, flops);
+        }
+        if once > CALL_SECONDS_MAX {
+            break;
+        }
+    }
+    best
 }
 
 /// Sizes of a linear layer on a micro-batch.
@@ -186,7 +224,7 @@ impl Turns {
         let copy = |_| {
             let packed =
                 FlexTensor::new(Bytes::from_elems(packed.clone()), Layout::contiguous(shape.clone()), DType::U8);
-            BackendWeight::Nf4 { packed, shape: [rows, columns] }
+            BackendWeight::Packed { packed, shape: [rows, columns], format: PackedFormat::Nf4 }
         };
         Turns { copies: (0..copies).map(copy).collect(), next: 0 }
     }

@@ -23,7 +23,7 @@ pub const BLOCK: usize = 64;
 /// Scales that share a scale.
 const GROUP: usize = 256;
 /// Parts of the buffer begin at multiples of this.
-const ALIGNMENT: usize = 16;
+pub(crate) const ALIGNMENT: usize = 16;
 /// What an absolute maximum of zero is divided by instead.
 const SMALLEST: f32 = 1e-38;
 
@@ -52,7 +52,7 @@ static SCALES: LazyLock<[f32; 256]> = LazyLock::new(scale_codes);
 
 /// Why a matrix could not be quantised.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
-#[error("number {at} is {value}; 4-bit weights must be finite")]
+#[error("number {at} is {value}; quantised weights must be finite")]
 pub struct NotFinite {
     /// Its place, row-major.
     pub at: usize,
@@ -249,7 +249,7 @@ fn code_block(numbers: &[f32], maximum: f32, bounds: &[f32], codes: &mut [u8]) {
 }
 
 /// The largest magnitude.
-fn magnitude(values: &[f32]) -> f32 {
+pub(crate) fn magnitude(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |largest, value| value.abs().max(largest))
 }
 
@@ -299,7 +299,7 @@ fn scale_codes() -> [f32; 256] {
     codes.try_into().expect("254 numbers of 7 decades, 0 and 1")
 }
 
-fn float(bytes: &[u8]) -> f32 {
+pub(crate) fn float(bytes: &[u8]) -> f32 {
     f32::from_le_bytes(bytes.try_into().expect("four bytes"))
 }
 

@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use crate::nf4::quantise;
 use crate::tests::{Values, assert_close, values};
-use crate::{Dropout, Lora, Nf4Weight, Weight, twin};
+use crate::{Dropout, Lora, PackedFormat, PackedWeight, Weight, twin};
 
 /// Tokens, inputs, outputs; the last ones take more than one panel each way, of blocks that rows cut.
 const SHAPES: [[usize; 3]; 6] = [[1, 2, 3], [3, 8, 5], [17, 64, 20], [64, 96, 130], [5, 1100, 700], [33, 700, 1100]];
@@ -17,7 +17,8 @@ fn tolerance(dtype: DType) -> f32 {
 
 fn packed(outputs: usize, inputs: usize) -> Weight {
     let numbers = values(Values(5).matrix(outputs, inputs));
-    Weight::Nf4(Nf4Weight::upload(quantise(&numbers).unwrap(), [outputs, inputs], &Device::flex()))
+    let packed = quantise(&numbers).unwrap();
+    Weight::Packed(PackedWeight::upload(packed, [outputs, inputs], PackedFormat::Nf4, &Device::flex()))
 }
 
 /// Output and gradients of `x` and of two factors, for an incoming gradient that depends on the shape only.

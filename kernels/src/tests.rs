@@ -4,32 +4,16 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 
+pub(crate) use crate::check::{Values, values};
 use crate::head::{HeadGradients, linear_cross_entropy};
 use crate::{AttentionGeometry, Dropout, Gate, Lora, twin};
 
-/// A small deterministic source of values in ±1.
-pub(crate) struct Values(pub(crate) u64);
-
 impl Values {
-    fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        ((self.0 >> 40) as f32 / (1u64 << 23) as f32) - 1.0
-    }
-
-    pub(crate) fn matrix(&mut self, rows: usize, columns: usize) -> Tensor<2> {
-        let values: Vec<f32> = (0..rows * columns).map(|_| self.next()).collect();
-        Tensor::from_data(TensorData::new(values, [rows, columns]), (&Device::flex(), DType::F32))
-    }
-
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         ((self.next() + 1.0) / 2.0 * bound as f32) as usize % bound
     }
-}
-
-pub(crate) fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    x.into_data().convert::<f32>().iter::<f32>().collect()
 }
 
 pub(crate) fn assert_close(what: &str, ours: &[f32], twin: &[f32], tolerance: f32) {

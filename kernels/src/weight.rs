@@ -1,6 +1,6 @@
 //! The weight of a linear layer, in whichever format it is kept.
 //!
-//! In:    a dense matrix, or a buffer of [`crate::nf4`].
+//! In:    a dense matrix, or a buffer of a [`PackedFormat`].
 //! Out:   what linear operations take; the dense matrix again, for twins and tests.
 //! Never: makes a dense copy on the way to a kernel.
 
@@ -9,22 +9,23 @@ use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType, autodiff::checkp
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use half::bf16;
 
-use crate::nf4::{Layout, Packed};
+use crate::packed::PackedFormat;
 
 /// A weight `[outputs, inputs]` on a device. A clone shares it.
 #[derive(Debug, Clone)]
 pub enum Weight {
     /// Numbers in the format of activations.
     Dense(Tensor<2>),
-    /// A frozen matrix in 4 bits.
-    Nf4(Nf4Weight),
+    /// A frozen matrix in few bits.
+    Packed(PackedWeight),
 }
 
-/// A matrix in 4-bit NormalFloat on a device.
+/// A matrix in few bits on a device.
 #[derive(Debug, Clone)]
-pub struct Nf4Weight {
+pub struct PackedWeight {
     packed: Tensor<1, Int>,
     shape: [usize; 2],
+    format: PackedFormat,
 }
 
 impl From<Tensor<2>> for Weight {
@@ -39,22 +40,22 @@ impl From<&Weight> for Weight {
     }
 }
 
-impl Nf4Weight {
-    /// Moves a buffer of [`crate::nf4::quantise`] to the device, as it is.
+impl PackedWeight {
+    /// Moves a buffer of [`PackedFormat::quantise`] to the device, as it is.
     ///
     /// # Panics
     /// If the buffer is not that of a matrix of this shape: our bug.
-    pub fn upload(buffer: Vec<u8>, shape: [usize; 2], device: &Device) -> Nf4Weight {
-        assert_eq!(buffer.len(), Layout::of(shape[0] * shape[1]).bytes(), "bytes of a matrix of shape {shape:?}");
+    pub fn upload(buffer: Vec<u8>, shape: [usize; 2], format: PackedFormat, device: &Device) -> PackedWeight {
+        assert_eq!(buffer.len(), format.bytes(shape[0] * shape[1]), "bytes of a matrix of shape {shape:?}");
         let len = buffer.len();
         let packed = Tensor::from_data(TensorData::new(buffer, [len]), (device, DType::U8));
-        Nf4Weight { packed, shape }
+        PackedWeight { packed, shape, format }
     }
 
     /// Dense on the same device: read back and decoded on the host.
     fn dense(&self, dtype: DType) -> Tensor<2> {
         let buffer: Vec<u8> = self.packed.clone().into_data().try_into_vec().expect("codes are bytes");
-        let packed = Packed::new(&buffer, self.shape[0] * self.shape[1]);
+        let packed = self.format.view(&buffer, self.shape[0] * self.shape[1]);
         let device = self.packed.device();
         if dtype == DType::BF16 {
             let mut values = vec![bf16::ZERO; self.shape[0] * self.shape[1]];
@@ -72,7 +73,7 @@ impl Weight {
     pub fn to_dense(&self, dtype: DType) -> Tensor<2> {
         match self {
             Weight::Dense(dense) => dense.clone(),
-            Weight::Nf4(weight) => weight.dense(dtype),
+            Weight::Packed(weight) => weight.dense(dtype),
         }
     }
 
@@ -80,7 +81,9 @@ impl Weight {
     pub(crate) fn into_dispatch(self) -> BackendWeight<Dispatch> {
         match self {
             Weight::Dense(dense) => BackendWeight::Dense(dense.into_dispatch()),
-            Weight::Nf4(Nf4Weight { packed, shape }) => BackendWeight::Nf4 { packed: packed.into_dispatch(), shape },
+            Weight::Packed(PackedWeight { packed, shape, format }) => {
+                BackendWeight::Packed { packed: packed.into_dispatch(), shape, format }
+            }
         }
     }
 }
@@ -90,12 +93,14 @@ impl Weight {
 pub enum BackendWeight<B: Backend> {
     /// Numbers in the format of activations.
     Dense(FloatTensor<B>),
-    /// A buffer of [`crate::nf4`] and the matrix's shape.
-    Nf4 {
+    /// A matrix in few bits.
+    Packed {
         /// The buffer.
         packed: IntTensor<B>,
         /// `[outputs, inputs]`
         shape: [usize; 2],
+        /// What the buffer holds.
+        format: PackedFormat,
     },
 }
 
@@ -104,7 +109,7 @@ impl<B: Backend, C: CheckpointStrategy> BackendWeight<Autodiff<B, C>> {
     pub(crate) fn into_primitive(self) -> BackendWeight<B> {
         match self {
             BackendWeight::Dense(dense) => BackendWeight::Dense(dense.into_primitive()),
-            BackendWeight::Nf4 { packed, shape } => BackendWeight::Nf4 { packed, shape },
+            BackendWeight::Packed { packed, shape, format } => BackendWeight::Packed { packed, shape, format },
         }
     }
 }

@@ -5,7 +5,7 @@
 //! Never: copies a value that it was given to keep, or has more than one gradient on the host at a time.
 
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData, bf16};
-use kernels::{Nf4Weight, Weight};
+use kernels::{PackedFormat, PackedWeight, Weight};
 use planner::architecture::{DecoderSpec, Linear};
 
 use crate::block::{Block, LinearLayer};
@@ -17,8 +17,8 @@ pub enum HostValues {
     F32(Vec<f32>),
     /// A bf16 working copy.
     Bf16(Vec<bf16>),
-    /// The buffer of a matrix in 4 bits ([`kernels::nf4`]).
-    Nf4(Vec<u8>),
+    /// The buffer of a matrix in few bits.
+    Packed(PackedFormat, Vec<u8>),
 }
 
 impl HostValues {
@@ -30,14 +30,14 @@ impl HostValues {
         match self {
             HostValues::F32(values) => upload(values, shape, (device, DType::F32)),
             HostValues::Bf16(values) => upload(values, shape, (device, DType::BF16)),
-            HostValues::Nf4(_) => unreachable!("only the weights of linear layers are kept in 4 bits"),
+            HostValues::Packed(..) => unreachable!("only the weights of linear layers are packed"),
         }
     }
 
     /// The weight of a linear layer on the device, in its own format.
     pub fn upload_weight(self, shape: [usize; 2], device: &Device) -> Weight {
         match self {
-            HostValues::Nf4(buffer) => Weight::Nf4(Nf4Weight::upload(buffer, shape, device)),
+            HostValues::Packed(format, buffer) => Weight::Packed(PackedWeight::upload(buffer, shape, format, device)),
             values => Weight::Dense(values.upload(shape, device)),
         }
     }
@@ -48,7 +48,7 @@ impl HostValues {
         let values: Vec<f32> = match self {
             HostValues::F32(values) => values.into_iter().map(|value| value + offset).collect(),
             HostValues::Bf16(values) => values.iter().map(|value| value.to_f32() + offset).collect(),
-            HostValues::Nf4(_) => unreachable!("only the weights of linear layers are kept in 4 bits"),
+            HostValues::Packed(..) => unreachable!("only the weights of linear layers are packed"),
         };
         let width = values.len();
         upload(values, [width], (device, DType::F32))
@@ -109,7 +109,7 @@ impl Block {
         }
         let linear = |layer: &LinearLayer| match &layer.weight {
             Weight::Dense(weight) => LinearLayer { weight: leaf(weight).into(), bias: layer.bias.as_ref().map(leaf) },
-            Weight::Nf4(_) => unreachable!("a base in 4 bits is not trained"),
+            Weight::Packed(_) => unreachable!("a packed base is not trained"),
         };
         Block {
             index: self.index,
@@ -133,7 +133,7 @@ impl Block {
         let mut at = 0..;
         let mut next = || at.next().expect("an endless range");
         for layer in self.linears {
-            let Weight::Dense(weight) = layer.weight else { unreachable!("a base in 4 bits is not trained") };
+            let Weight::Dense(weight) = layer.weight else { unreachable!("a packed base is not trained") };
             let gradient = weight.grad_remove(gradients).expect(TRACKED);
             with_values(gradient, |values| each(next(), values))?;
             if let Some(bias) = layer.bias {

@@ -14,9 +14,7 @@ mod search;
 mod transfers;
 
 use recipes::recipe::{ChunkSize, MethodSection, QueueDepth, TierChoice, UpdateDuringBackward};
-use recipes::{
-    DeviceName, KeepChoice, MaxGradNorm, MemorySize, MicroBatch, Recipe, TargetNames, TokenCount, WarmupLength, recipe,
-};
+use recipes::{KeepChoice, MaxGradNorm, MemorySize, MicroBatch, Recipe, TargetNames, TokenCount, WarmupLength, recipe};
 
 use crate::architecture::{DecoderSpec, Linear};
 use crate::machine::Machine;
@@ -103,7 +101,7 @@ fn written(ground: &Ground, choice: &Choice) -> Plan {
         evaluation: recipe.eval.as_ref().map(|eval| ground.evaluation(eval, &shape)),
         log: LogPlan { tensorboard: recipe.log.tensorboard },
         memory: shape.plan(budgets.memory_bytes),
-        time: time::estimate(&ground.work(choice, &shape), &ground.machine.rates, recipe.train.steps),
+        time: time::estimate(&ground.work(choice, &shape), ground.machine.rates_of(ground.device), recipe.train.steps),
         model: ModelPlan { precision: choice.precision, keep: ground.keep(choice.retained), spec: ground.spec.clone() },
         method: ground.method.clone(),
         optimizer: ground.optimizer,
@@ -117,10 +115,7 @@ pub fn resolved(recipe: &Recipe, plan: &Plan) -> Recipe {
         Precision::F32 => recipe::PrecisionChoice::F32,
         Precision::Bf16 => recipe::PrecisionChoice::Bf16,
     };
-    out.hardware.device = match plan.device {
-        DeviceChoice::Cpu => DeviceName::Cpu,
-        DeviceChoice::Cuda(index) => DeviceName::Cuda(index),
-    };
+    out.hardware.device = plan.device.name();
     out.hardware.memory = MemorySize::Bytes(plan.memory.budget_bytes);
     out.train.micro_batch = MicroBatch::Rows(plan.train.micro_batch);
     out.data.sequence_length = TokenCount::Tokens(plan.data.sequence_length);
@@ -161,17 +156,6 @@ fn resolved_offload(asked: &recipe::OffloadSection, plan: &OffloadPlan) -> recip
     }
 }
 
-fn device(recipe: &Recipe, machine: &Machine) -> Result<DeviceChoice, PlanError> {
-    let found = machine.cuda_available_bytes.len();
-    match recipe.hardware.device {
-        DeviceName::Cpu => Ok(DeviceChoice::Cpu),
-        DeviceName::Auto if found == 0 => Ok(DeviceChoice::Cpu),
-        DeviceName::Auto => Ok(DeviceChoice::Cuda(0)),
-        DeviceName::Cuda(index) if index < found => Ok(DeviceChoice::Cuda(index)),
-        DeviceName::Cuda(index) => Err(PlanError::NoSuchDevice { index, found }),
-    }
-}
-
 /// A name matches as in PEFT: the leaf, or a longer suffix of the module path.
 fn targets(names: &TargetNames) -> Result<Vec<Linear>, PlanError> {
     let TargetNames::Named(names) = names else { return Ok(Linear::ALL.to_vec()) };
@@ -209,6 +193,7 @@ fn lora(section: &recipe::LoraSection) -> Result<LoraPlan, PlanError> {
         base: match section.base {
             recipe::BaseChoice::Dense => BaseStorage::Dense,
             recipe::BaseChoice::Nf4 => BaseStorage::Nf4,
+            recipe::BaseChoice::Int8 => BaseStorage::Int8,
         },
     })
 }

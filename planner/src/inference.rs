@@ -75,29 +75,18 @@ pub struct DoesNotFit {
 
 /// bf16 where the processor multiplies it in hardware, else f32: what training takes by itself.
 pub fn precision(machine: &Machine, device: DeviceChoice) -> Precision {
-    match device {
-        DeviceChoice::Cpu if machine.fast_bf16 => Precision::Bf16,
-        _ => Precision::F32,
-    }
-}
-
-/// A card if this build can use one.
-pub fn device(machine: &Machine) -> DeviceChoice {
-    match machine.cuda_available_bytes.is_empty() {
-        true => DeviceChoice::Cpu,
-        false => DeviceChoice::Cuda(0),
-    }
+    if device.is_host() && machine.fast_bf16 { Precision::Bf16 } else { Precision::F32 }
 }
 
 /// The nearest tier that holds the network: the device, host memory beside a card, drives.
 pub fn plan(request: &Request<'_>, machine: &Machine) -> Result<InferencePlan, DoesNotFit> {
     let budget = request.memory_bytes.unwrap_or_else(|| machine.auto_budget_bytes(request.device));
-    let host = match request.device {
-        DeviceChoice::Cpu => budget,
-        DeviceChoice::Cuda(_) => machine.auto_budget_bytes(DeviceChoice::Cpu),
+    let host = match request.device.has_own_memory() {
+        false => budget,
+        true => machine.auto_budget_bytes(DeviceChoice::Cpu),
     };
     let mut tiers = vec![Tier::Device];
-    if request.device != DeviceChoice::Cpu {
+    if !request.device.is_host() {
         tiers.push(Tier::Dram);
     }
     if !request.nvme.is_empty() {
@@ -105,7 +94,7 @@ pub fn plan(request: &Request<'_>, machine: &Machine) -> Result<InferencePlan, D
     }
     let plans: Vec<InferencePlan> = tiers.iter().map(|&tier| placed(request, machine, tier, (budget, host))).collect();
     let fits = |plan: &&InferencePlan| {
-        let beside_a_card = request.device != DeviceChoice::Cpu;
+        let beside_a_card = request.device.has_own_memory();
         plan.memory.peak_bytes <= budget && !(beside_a_card && plan.memory.dram_bytes > host)
     };
     if let Some(plan) = plans.iter().find(fits) {
@@ -120,12 +109,10 @@ fn short(request: &Request<'_>, least: &InferencePlan, (budget, host): (u64, u64
         true => "give a directory on a drive for the weights (--nvme DIR), or more memory (--memory)",
         false => "even with the weights on a drive; ask for fewer tokens at once, or give more memory (--memory)",
     };
-    let (memory, needed_bytes, budget_bytes) = match request.device {
-        DeviceChoice::Cuda(index) if least.memory.peak_bytes > budget => {
-            (format!("cuda:{index} memory"), least.memory.peak_bytes, budget)
-        }
-        DeviceChoice::Cuda(_) => ("host memory".to_string(), least.memory.dram_bytes, host),
-        DeviceChoice::Cpu => ("memory".to_string(), least.memory.peak_bytes, budget),
+    let is_host_short = request.device.has_own_memory() && least.memory.peak_bytes <= budget;
+    let (memory, needed_bytes, budget_bytes) = match is_host_short {
+        true => ("host memory".to_string(), least.memory.dram_bytes, host),
+        false => (request.device.memory_name(), least.memory.peak_bytes, budget),
     };
     DoesNotFit { memory, needed_bytes, budget_bytes, hint }
 }
@@ -220,6 +207,9 @@ mod tests {
             cores: 2,
             fast_bf16: false,
             cuda_available_bytes: Vec::new(),
+            vulkan: Vec::new(),
+            missing: Default::default(),
+            device_rates: Vec::new(),
             io: Vec::new(),
             cards: 1,
             rates: Rates::usual(2),

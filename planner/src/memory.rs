@@ -11,7 +11,7 @@
 //!
 //! | always | bytes | tier |
 //! |---|---|---|
-//! | weights | on the device: every tensor once x b; a tied head is the embedding; nf4: linear layers of blocks as below. Else those around the blocks | device |
+//! | weights | on the device: every tensor once x b; a tied head is the embedding; packed: linear layers of blocks as below. Else those around the blocks | device |
 //! | streamed blocks | weights elsewhere: two blocks, the live one and the next | device |
 //! | stored weights | weights elsewhere: LoRA all blocks; full in bf16 2 E; full in f32 none, the masters serve | weights |
 //! | adapters, masters | 4 E; with the weights if full, f32 and weights not on the device, else with the optimizer | see left |
@@ -21,9 +21,10 @@
 //! | adapters in use | LoRA: 4 D, the copy that computes | device |
 //! | I/O buffers | buffers x chunk, if any class is on NVMe; pinned | dram |
 //! | text | 400 V: the tokenizer | host |
-//! | packing | panels of one product (below) | device |
+//! | packing | on the CPU: panels of one product (below) | device |
+//! | staging | beside a card: the largest tensor, on its way through host memory | dram |
 //! | movers | 3 MB for each thread that pages weights, moves block inputs, drives the disks; three that save | host |
-//! | runtime | code, threads, small blocks: 43 MB and 2 MB a core; 600 MB with a CUDA context | device |
+//! | runtime | code, threads, small blocks: 60 MB and 2 MB a core; 600 MB with a CUDA context, 270 MB with a Vulkan device | device |
 //!
 //! | phase | terms besides, all on the device unless said |
 //! |---|---|
@@ -50,7 +51,10 @@
 //! answers: rows x tokens x (8 kv L + (2h + 3f) b), f32 caches and the forward pass of the prompts, and rows x V x 8. As many rows are
 //! answered at once as fit into what training needs anyway, so only a single very long row makes evaluation the peak.
 //!
-//! nf4: 4 bits a number, 8 for each 64, 32 for each 64 x 256 = 0.5159 bytes (arXiv:2305.14314), and one linear layer as computed.
+//! packed: nf4 4 bits a number, 8 for each 64, 32 for each 64 x 256 = 0.5159 bytes (arXiv:2305.14314); int8 8 bits, 32 for each 64 = 1.0625
+//! bytes; and one linear layer as computed.
+//!
+//! attention scores, on a card in bf16: heads x min(T, 512) x T x 4, at most 128 MiB, and half as much for probabilities; backward twice both.
 
 mod answers;
 mod fixed;
@@ -244,17 +248,17 @@ impl Shape<'_> {
     }
 
     fn counted(&self, sums: Sums) -> u64 {
-        match self.device {
-            DeviceChoice::Cpu => sums.device.saturating_add(sums.dram),
-            DeviceChoice::Cuda(_) => sums.device,
+        match self.device.has_own_memory() {
+            true => sums.device,
+            false => sums.device.saturating_add(sums.dram),
         }
     }
 
     /// The tier of host memory: beside a card another one, on the CPU the device's own.
     fn host(&self) -> Tier {
-        match self.device {
-            DeviceChoice::Cpu => Tier::Device,
-            DeviceChoice::Cuda(_) => Tier::Dram,
+        match self.device.is_host() {
+            true => Tier::Device,
+            false => Tier::Dram,
         }
     }
 

@@ -4,12 +4,16 @@
 //! Out:   read by datasets, models, offload, checkpoints and trainer; written to `plan.json`.
 //! Never: holds anything that was not decided before loading.
 
+mod device;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::{DecoderSpec, Linear};
+
+pub use device::DeviceChoice;
 
 /// Words of `[data]` that are never `auto`: the plan hands them on as they stand in the recipe.
 pub use recipes::recipe::{
@@ -56,16 +60,6 @@ pub struct Plan {
     pub memory: MemoryPlan,
     /// Time of a step and of the run.
     pub time: TimePlan,
-}
-
-/// Where the network computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DeviceChoice {
-    /// The host processor.
-    Cpu,
-    /// NVIDIA card by index.
-    Cuda(usize),
 }
 
 /// Number format of base weights and activations; sums are always f32.
@@ -181,6 +175,28 @@ pub enum BaseStorage {
     /// Linear layers of blocks as 4-bit NormalFloat in blocks of 64, scales in 8 bits with an f32 for each 256 of them; embedding, head
     /// and norms as computed. Source: Dettmers et al. 2023, arXiv:2305.14314, section 3.
     Nf4,
+    /// Linear layers of blocks in 8-bit integers with an f32 scale for each 64 of them; embedding, head and norms as computed.
+    Int8,
+}
+
+impl BaseStorage {
+    /// Bits of a code, where matrices are kept in fewer than they are computed in.
+    pub fn packed_bits(self) -> Option<u32> {
+        match self {
+            BaseStorage::Dense => None,
+            BaseStorage::Nf4 => Some(4),
+            BaseStorage::Int8 => Some(8),
+        }
+    }
+
+    /// Bytes of so many packed numbers, scales included; `None` where they are not packed.
+    pub fn packed_bytes(self, numbers: u64) -> Option<u64> {
+        match self {
+            BaseStorage::Dense => None,
+            BaseStorage::Nf4 => Some(numbers / 2 + numbers / 64 + numbers / (64 * 256) * 4),
+            BaseStorage::Int8 => Some(numbers + numbers / 64 * 4),
+        }
+    }
 }
 
 /// Where batches come from.

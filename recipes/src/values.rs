@@ -4,6 +4,8 @@
 //! Out:   a closed type, or one sentence that says what would be accepted.
 //! Never: guesses.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
@@ -267,32 +269,46 @@ pub enum DeviceName {
     Cpu,
     /// NVIDIA card by index.
     Cuda(usize),
+    /// Vulkan device by index: cards first, software last.
+    Vulkan(usize),
 }
 
 impl TryFrom<Value> for DeviceName {
     type Error = String;
 
     fn try_from(value: Value) -> Result<Self, String> {
-        let refusal =
-            || format!("device is {value}; expected \"auto\", \"cpu\" or \"cuda:0\" (or another card's index)");
-        match value.as_str().ok_or_else(refusal)? {
-            "auto" => Ok(DeviceName::Auto),
-            "cpu" => Ok(DeviceName::Cpu),
-            word => match word.strip_prefix("cuda:").map(str::parse) {
-                Some(Ok(index)) => Ok(DeviceName::Cuda(index)),
-                _ => Err(refusal()),
-            },
+        let refusal = || {
+            format!(
+                "device is {value}; expected \"auto\", \"cpu\", \"cuda:0\" or \"vulkan:0\" (or another card's index)"
+            )
+        };
+        let word = value.as_str().ok_or_else(refusal)?;
+        let index = |prefix| word.strip_prefix(prefix).and_then(|index: &str| index.parse().ok());
+        match (word, index("cuda:"), index("vulkan:")) {
+            ("auto", ..) => Ok(DeviceName::Auto),
+            ("cpu", ..) => Ok(DeviceName::Cpu),
+            (_, Some(index), _) => Ok(DeviceName::Cuda(index)),
+            (_, _, Some(index)) => Ok(DeviceName::Vulkan(index)),
+            _ => Err(refusal()),
         }
     }
 }
 
 impl From<DeviceName> for Value {
     fn from(device: DeviceName) -> Value {
-        Value::String(match device {
-            DeviceName::Auto => "auto".to_string(),
-            DeviceName::Cpu => "cpu".to_string(),
-            DeviceName::Cuda(index) => format!("cuda:{index}"),
-        })
+        Value::String(device.to_string())
+    }
+}
+
+/// As a recipe has it.
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceName::Auto => f.write_str("auto"),
+            DeviceName::Cpu => f.write_str("cpu"),
+            DeviceName::Cuda(index) => write!(f, "cuda:{index}"),
+            DeviceName::Vulkan(index) => write!(f, "vulkan:{index}"),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-"""Trains an adapter with torch, transformers and PEFT on the CPU and prints what it took: one JSON object a step, then a summary.
+"""Trains an adapter with torch, transformers and PEFT and prints what it took: one JSON object a step, then a summary.
 
 In:    a Hugging Face folder, a PEFT adapter folder, rows.json ({"rows": [{"tokens", "trained"}]}, all of one length).
 Out:   stdout: {"step", "loss", "seconds", "tokens_per_second"} a step; last {"summary": true, "tokens_per_second": median of
@@ -34,6 +34,7 @@ def parse():
     parser.add_argument("--base", choices=["plain", "nf4"], default="plain", help="nf4: in 4 bits with bitsandbytes, scales quantised too")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--device", default="cpu", help="as torch names it: cpu, cuda")
     parser.add_argument("--save", type=Path, help="folder for the adapter after the last step")
     return parser.parse_args()
 
@@ -41,12 +42,13 @@ def parse():
 def load(arguments):
     """Base in the wanted precision, PyTorch's own attention, adapter trainable."""
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[arguments.precision]
+    placed = {} if arguments.device == "cpu" else {"device_map": {"": arguments.device}}
     quantised = {}
     if arguments.base == "nf4":
         kind = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
         quantised["quantization_config"] = transformers.BitsAndBytesConfig(load_in_4bit=True, **kind)
     base = transformers.AutoModelForCausalLM.from_pretrained(
-        arguments.model, dtype=dtype, attn_implementation="sdpa", local_files_only=True, **quantised
+        arguments.model, dtype=dtype, attn_implementation="sdpa", local_files_only=True, **placed, **quantised
     )
     base.config.use_cache = False
     model = peft.PeftModel.from_pretrained(
@@ -98,7 +100,7 @@ def main():
     """One configuration."""
     arguments = parse()
     transformers.utils.logging.disable_progress_bar()
-    ids, labels = batch(arguments.rows)
+    ids, labels = (values.to(arguments.device) for values in batch(arguments.rows))
     model = load(arguments)
     losses, speeds = train(model, ids, labels, arguments)
     if arguments.save:
@@ -112,6 +114,7 @@ def main():
         "threads": torch.get_num_threads(),
         "tokens_per_second": statistics.median(speeds[1:] or speeds),
         "peak_rss_bytes": peak_rss_bytes(),
+        "peak_device_bytes": torch.cuda.max_memory_reserved() if arguments.device.startswith("cuda") else None,
         "losses": losses,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__},
     }

@@ -7,7 +7,7 @@
 use burn::tensor::{Device, Tensor};
 use checkpoints::weights::HostTensor;
 use half::bf16;
-use kernels::nf4;
+use kernels::PackedFormat;
 use models::{Block, HostValues};
 use offload::array::{Array, Tiers};
 use planner::architecture::DecoderSpec;
@@ -37,13 +37,13 @@ impl Uploader {
         }
     }
 
-    /// A tensor of a frozen block's linear layers as it is kept: matrices in 4 bits where the base is.
+    /// A tensor of a frozen block's linear layers as it is kept: matrices packed where the base is.
     fn frozen(&self, numbers: Numbers<'_>, name: &str) -> Result<HostValues, TrainError> {
         let HostTensor { shape, data } = numbers.read(name)?;
-        match self.base {
-            BaseStorage::Nf4 if shape.len() == 2 => {
+        match packed_format(self.base) {
+            Some(format) if shape.len() == 2 => {
                 let refused = |source| TrainError::NotFinite { tensor: name.to_string(), source };
-                Ok(HostValues::Nf4(nf4::quantise(&data).map_err(refused)?))
+                Ok(HostValues::Packed(format, format.quantise(&data).map_err(refused)?))
             }
             _ => Ok(self.host(data)),
         }
@@ -52,8 +52,8 @@ impl Uploader {
     /// Bytes of a tensor as [`Uploader::frozen`] keeps it.
     fn frozen_bytes(&self, shape: &[usize]) -> usize {
         let elements = shape.iter().product();
-        match self.base {
-            BaseStorage::Nf4 if shape.len() == 2 => nf4::Layout::of(elements).bytes(),
+        match packed_format(self.base) {
+            Some(format) if shape.len() == 2 => format.bytes(elements),
             _ => elements * self.precision.bytes() as usize,
         }
     }
@@ -96,7 +96,7 @@ pub(crate) enum BlockStore {
 pub(crate) struct FrozenBlock {
     array: Array,
     base: BaseStorage,
-    /// Places of the tensors in the array: in numbers, or in bytes where matrices are in 4 bits.
+    /// Places of the tensors in the array: in numbers, or in bytes where matrices are packed.
     layout: GroupLayout,
     /// Which tensors are matrices; the others are biases.
     is_matrix: Vec<bool>,
@@ -104,24 +104,35 @@ pub(crate) struct FrozenBlock {
     norms: Vec<Vec<f32>>,
 }
 
-/// A tensor from its bytes in a block in 4 bits.
-fn from_bytes(bytes: Vec<u8>, is_matrix: bool, precision: Precision) -> HostValues {
-    match precision {
-        _ if is_matrix => HostValues::Nf4(bytes),
-        Precision::F32 => HostValues::F32(bytemuck::pod_collect_to_vec(&bytes)),
-        Precision::Bf16 => HostValues::Bf16(bytemuck::pod_collect_to_vec(&bytes)),
+/// The kernels' format of a base's matrices; `None` where they are numbers in the model's precision.
+fn packed_format(base: BaseStorage) -> Option<PackedFormat> {
+    match base {
+        BaseStorage::Dense => None,
+        BaseStorage::Nf4 => Some(PackedFormat::Nf4),
+        BaseStorage::Int8 => Some(PackedFormat::Int8),
+    }
+}
+
+/// A tensor from its bytes in a packed block.
+fn from_bytes(bytes: Vec<u8>, packed: Option<PackedFormat>, precision: Precision) -> HostValues {
+    match (packed, precision) {
+        (Some(format), _) => HostValues::Packed(format, bytes),
+        (None, Precision::F32) => HostValues::F32(bytemuck::pod_collect_to_vec(&bytes)),
+        (None, Precision::Bf16) => HostValues::Bf16(bytemuck::pod_collect_to_vec(&bytes)),
     }
 }
 
 impl FrozenBlock {
     fn values(&self, precision: Precision) -> Result<Vec<HostValues>, TrainError> {
-        let mut values: Vec<HostValues> = match (self.base, precision) {
-            (BaseStorage::Nf4, _) => {
+        let mut values: Vec<HostValues> = match (packed_format(self.base), precision) {
+            (Some(format), _) => {
                 let slots = read_slots::<u8>(&self.array, &self.layout)?.into_iter().zip(&self.is_matrix);
-                slots.map(|(bytes, &is_matrix)| from_bytes(bytes, is_matrix, precision)).collect()
+                slots.map(|(bytes, &is_matrix)| from_bytes(bytes, is_matrix.then_some(format), precision)).collect()
             }
-            (_, Precision::F32) => read_slots(&self.array, &self.layout)?.into_iter().map(HostValues::F32).collect(),
-            (_, Precision::Bf16) => read_slots(&self.array, &self.layout)?.into_iter().map(HostValues::Bf16).collect(),
+            (None, Precision::F32) => read_slots(&self.array, &self.layout)?.into_iter().map(HostValues::F32).collect(),
+            (None, Precision::Bf16) => {
+                read_slots(&self.array, &self.layout)?.into_iter().map(HostValues::Bf16).collect()
+            }
         };
         values.extend(self.norms.iter().cloned().map(HostValues::F32));
         Ok(values)
@@ -167,10 +178,10 @@ fn frozen_block(
     let is_matrix = linears.iter().map(|(_, shape)| shape.len() == 2).collect();
     // Bytes of what the array counts, and a span of as many bytes as one of f32 numbers.
     let (bytes, span) = match uploader.base {
-        BaseStorage::Nf4 => (1, offload.span_elements * size_of::<f32>()),
+        BaseStorage::Nf4 | BaseStorage::Int8 => (1, offload.span_elements * size_of::<f32>()),
         BaseStorage::Dense => (precision.bytes() as usize, offload.span_elements),
     };
-    if uploader.base == BaseStorage::Nf4 {
+    if uploader.base != BaseStorage::Dense {
         linears.iter_mut().for_each(|(_, shape)| *shape = vec![uploader.frozen_bytes(shape)]);
     }
     let layout = GroupLayout::new(format!("block.{index:03}.frozen"), linears);
@@ -181,7 +192,7 @@ fn frozen_block(
         match uploader.frozen(numbers, &slot.name)? {
             HostValues::F32(values) => flat.extend_from_slice(bytemuck::cast_slice(&values)),
             HostValues::Bf16(values) => flat.extend_from_slice(bytemuck::cast_slice(&values)),
-            HostValues::Nf4(buffer) => flat.extend_from_slice(&buffer),
+            HostValues::Packed(_, buffer) => flat.extend_from_slice(&buffer),
         }
     }
     array.write(0, &flat)?;
@@ -190,10 +201,17 @@ fn frozen_block(
     Ok(FrozenBlock { array, base: uploader.base, layout, is_matrix, norms })
 }
 
-/// The numbers of a matrix as a base in 4 bits holds them. One that cannot be kept so, since a number of it is not finite, stays as it is.
-pub fn round_to_4_bits(values: &mut [f32]) {
-    if let Ok(buffer) = nf4::quantise(values) {
-        nf4::Packed::new(&buffer, values.len()).decode(0, values);
+/// How a base's matrices are rounded; `None` where they keep the model's precision. A matrix that cannot be kept so, since a number of it is
+/// not finite, stays as it is.
+pub fn base_rounding(base: BaseStorage) -> Option<fn(&mut [f32])> {
+    fn round(format: PackedFormat, values: &mut [f32]) {
+        if let Ok(buffer) = format.quantise(values) {
+            format.view(&buffer, values.len()).decode(0, values);
+        }
+    }
+    match packed_format(base)? {
+        PackedFormat::Nf4 => Some(|values| round(PackedFormat::Nf4, values)),
+        PackedFormat::Int8 => Some(|values| round(PackedFormat::Int8, values)),
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use checkpoints::weights::Weights;
+use kernels::devices::{Reading, Throttle};
 use planner::plan::Plan;
 use serde::Serialize;
 
@@ -151,6 +152,45 @@ pub struct StepMetrics {
     pub stall_ms: f64,
     /// The same for each cause.
     pub stalls: StallReport,
+    /// The pool that tensors of a device with its own allocator lie in; absent on the CPU.
+    #[serde(flatten)]
+    pub pool: Option<PoolMetrics>,
+    /// What the card told during the step; absent where none tells.
+    #[serde(flatten)]
+    pub card: Option<CardMetrics>,
+}
+
+/// Memory that a device's allocator holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PoolMetrics {
+    /// Taken from the device: what others cannot have.
+    pub pool_reserved_bytes: u64,
+    /// Of that, in tensors when the step ended.
+    pub pool_used_bytes: u64,
+    /// Of that, lost between and behind tensors.
+    pub pool_padding_bytes: u64,
+    /// Tensors in it.
+    pub pool_tensors: u64,
+}
+
+/// What a card told over a step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CardMetrics {
+    /// The hottest it was, degrees Celsius.
+    pub gpu_celsius: Option<f64>,
+    /// What it drew on average, W.
+    pub gpu_watts: Option<f64>,
+    /// The slowest that its arithmetic ran, MHz.
+    pub gpu_mhz: Option<u32>,
+    /// Every reason there was for lower clocks.
+    pub throttle: Vec<Throttle>,
+}
+
+impl From<Reading> for CardMetrics {
+    fn from(reading: Reading) -> CardMetrics {
+        let Reading { celsius, watts, mhz, throttle } = reading;
+        CardMetrics { gpu_celsius: celsius, gpu_watts: watts, gpu_mhz: mhz, throttle }
+    }
 }
 
 /// Bytes moved on one NVMe path.
@@ -208,6 +248,8 @@ pub struct Summary {
     pub tokens: u64,
     /// Most memory the process ever held.
     pub peak_rss_bytes: u64,
+    /// The most that the device's allocator took, where it has one of its own.
+    pub pool_reserved_bytes_max: Option<u64>,
     /// Bytes that the run wrote to NVMe tiers, earlier processes included.
     pub nvme_written_bytes: u64,
     /// What people use: the PEFT adapter folder, or the model folder of full training.

@@ -43,12 +43,14 @@ mod subject;
 mod survive;
 mod traffic;
 
-pub use blocks::round_to_4_bits;
+pub use blocks::base_rounding;
 pub use conversation::{Answer, Answering, Conversation, Ended, READ_TOKENS};
 pub use engine::{Engine, MicroLoss, Pass};
 pub use error::TrainError;
 pub use evaluate::{HeldOut, evaluation_tokens};
-pub use events::{EvaluationReport, Event, Job, Outcome, PathBytes, Resume, StepMetrics, Summary};
+pub use events::{
+    CardMetrics, EvaluationReport, Event, Job, Outcome, PathBytes, PoolMetrics, Resume, StepMetrics, Summary,
+};
 pub use layout::{GroupLayout, Slot};
 pub use learner::{Learner, StepResult, tiers};
 pub use load::{device, gguf_vocabulary, tokenizer};

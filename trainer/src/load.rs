@@ -7,33 +7,48 @@
 use burn::tensor::Device;
 use checkpoints::weights::{TokenizerFiles, Weights};
 use datasets::{GgufVocabulary, Tokenizer};
-use planner::plan::DeviceChoice;
+use kernels::check::computes_in;
+use kernels::devices::{self, Watch};
+use kernels::measure::Format;
+use planner::plan::{DeviceChoice, Precision};
 
 use crate::error::TrainError;
 
 /// Burn's device for the plan's choice, never Burn's own default.
 pub fn device(choice: DeviceChoice) -> Result<Device, TrainError> {
-    match choice {
+    let opened = match choice {
         DeviceChoice::Cpu => Ok(Device::flex()),
-        DeviceChoice::Cuda(index) => cuda(index),
+        DeviceChoice::Cuda(index) => devices::cuda(index),
+        DeviceChoice::Vulkan { index, .. } => devices::vulkan(index),
+    };
+    opened.map_err(|missing| TrainError::Device { wanted: choice.to_string(), reason: missing.to_string() })
+}
+
+/// [`device`], which must compute in the planned precision.
+pub(crate) fn device_for(choice: DeviceChoice, precision: Precision) -> Result<Device, TrainError> {
+    let device = device(choice)?;
+    let format = match precision {
+        Precision::F32 => Format::F32,
+        Precision::Bf16 => Format::Bf16,
+    };
+    match computes_in(&device, format) {
+        true => Ok(device),
+        false => Err(TrainError::Device {
+            wanted: choice.to_string(),
+            reason: "it does not compute in bf16; take model.precision = \"f32\" (--precision f32), or another device"
+                .to_string(),
+        }),
     }
 }
 
-#[cfg(feature = "cuda")]
-fn cuda(index: usize) -> Result<Device, TrainError> {
-    use burn::tensor::DeviceType;
-    let found = Device::enumerate(DeviceType::Cuda).into_vec();
-    if index < found.len() {
-        return Ok(Device::cuda(index));
-    }
-    let reason = format!("{} CUDA devices are there; check the driver with nvidia-smi, or use \"cpu\"", found.len());
-    Err(TrainError::Device { wanted: format!("cuda:{index}"), reason })
-}
-
-#[cfg(not(feature = "cuda"))]
-fn cuda(index: usize) -> Result<Device, TrainError> {
-    let reason = "this binary was built without it; build with --features cuda, or use \"cpu\"".to_string();
-    Err(TrainError::Device { wanted: format!("cuda:{index}"), reason })
+/// Watches the card, where its driver tells how it fares.
+pub(crate) fn watch(choice: DeviceChoice) -> Option<Watch> {
+    let (index, cards) = match choice {
+        DeviceChoice::Cpu => return None,
+        DeviceChoice::Cuda(index) => (index, devices::cuda_cards()),
+        DeviceChoice::Vulkan { index, .. } => (index, devices::vulkan_cards()),
+    };
+    Watch::nvidia(cards.ok()?.get(index)?.address.as_deref()?)
 }
 
 /// The model's tokenizer, checked against its embedding.

@@ -77,7 +77,7 @@ impl Network {
     }
 
     fn open_here(weights: &Weights, tuned: &Tuned, plan: &InferencePlan) -> Result<Network, TrainError> {
-        let device = load::device(plan.device)?;
+        let device = load::device_for(plan.device, plan.precision)?;
         let uploader = Uploader { spec: weights.spec().clone(), precision: plan.precision, base: plan.base, device };
         let numbers = match tuned {
             Tuned::Checkpoint(restored, MethodPlan::Full(_)) => {

@@ -11,6 +11,7 @@ use std::time::Instant;
 use checkpoints::checkpoint::Reason;
 use checkpoints::weights::Weights;
 use datasets::{Batches, DataError, Prepared, Request, Step, Tokenizer};
+use kernels::devices::Watch;
 use offload::durable::publish_file;
 use offload::store::Store;
 use planner::plan::{Duration, Plan};
@@ -18,7 +19,7 @@ use planner::plan::{Duration, Plan};
 use crate::beginning::{Beginning, place};
 use crate::error::TrainError;
 use crate::evaluate::{HeldOut, evaluation_tokens};
-use crate::events::{EvaluationReport, Event, Job, Outcome, Resume, StepMetrics, Summary};
+use crate::events::{EvaluationReport, Event, Job, Outcome, PoolMetrics, Resume, StepMetrics, Summary};
 use crate::learner::{Learner, StepResult};
 use crate::load;
 use crate::metrics::{Metrics, peak_rss_bytes};
@@ -75,8 +76,19 @@ fn train_here(job: Job, stop: &AtomicBool, events: &mut Listener<'_>) -> Result<
     let result = survive::export(&run.directory, &run.plan, &run.base_name, &run.weights, &run.learner.parameters)?;
     run.metrics.finish()?;
     let (steps, nvme_written_bytes) = (run.steps, run.traffic.written());
+    let pool_reserved_bytes_max = run.pool_reserved_bytes_max;
     let peak_rss_bytes = peak_rss_bytes();
-    Ok(Outcome::Finished(Summary { before, after, steps, seconds, tokens, peak_rss_bytes, nvme_written_bytes, result }))
+    Ok(Outcome::Finished(Summary {
+        before,
+        after,
+        steps,
+        seconds,
+        tokens,
+        peak_rss_bytes,
+        pool_reserved_bytes_max,
+        nvme_written_bytes,
+        result,
+    }))
 }
 
 /// Everything a run holds.
@@ -96,13 +108,18 @@ struct Run {
     steps: u64,
     /// NVMe bytes so far, and what earlier processes of the run wrote.
     traffic: Traffic,
+    /// Of a card that tells how it fares.
+    watch: Option<Watch>,
+    /// The most that the device's allocator took, where it has one of its own.
+    pool_reserved_bytes_max: Option<u64>,
 }
 
 impl Run {
     fn prepare(job: Job, events: &mut Listener<'_>) -> Result<Run, TrainError> {
         let Job { plan, weights, run_directory: directory, resume, from, recipe, save_asked, base_name, token_cache } =
             job;
-        let device = load::device(plan.device)?;
+        let device = load::device_for(plan.device, plan.model.precision)?;
+        let watch = load::watch(plan.device);
         let tokenizer = load::tokenizer(&weights)?;
         let prepared = request(&plan, &tokenizer, &token_cache).prepare(&mut |at| events(Event::Preparing(at)))?;
         told(&prepared).into_iter().for_each(|line| events(Event::Data(line)));
@@ -153,6 +170,8 @@ impl Run {
             standing,
             steps,
             traffic,
+            watch,
+            pool_reserved_bytes_max: None,
         })
     }
 
@@ -170,6 +189,8 @@ impl Run {
         self.standing.losses.push(loss);
         let seconds = begun.elapsed().as_secs_f64();
         let stalls = self.learner.stalls.take();
+        let pool = self.pool();
+        self.pool_reserved_bytes_max = self.pool_reserved_bytes_max.max(pool.map(|pool| pool.pool_reserved_bytes));
         let nvme = self.traffic.step(self.learner.tiers.nvme.as_ref());
         self.standing.nvme_written_bytes = self.traffic.written();
         Ok(StepMetrics {
@@ -184,7 +205,7 @@ impl Run {
             tokens_per_second: tokens as f64 / seconds,
             step_ms: seconds * 1e3,
             peak_rss_bytes: peak_rss_bytes(),
-            device_bytes: self.device_bytes(),
+            device_bytes: pool.map_or(self.learner.tiers.device.used_bytes(), |pool| pool.pool_used_bytes),
             dram_tier_bytes: self.learner.tiers.dram.used_bytes(),
             nvme_read_bytes: nvme.iter().map(|path| path.read_bytes).sum(),
             nvme_write_bytes: nvme.iter().map(|path| path.written_bytes).sum(),
@@ -192,13 +213,20 @@ impl Run {
             nvme,
             stall_ms: stalls.total_ms(),
             stalls,
+            pool,
+            card: self.watch.as_ref().map(|watch| watch.take().into()),
         })
     }
 
-    /// Bytes on a device with its own memory, or in the CPU's slabs of that tier.
-    fn device_bytes(&self) -> u64 {
-        let pool = self.learner.engine.residency.outer().device.memory_pool_usage();
-        pool.map_or(self.learner.tiers.device.used_bytes(), |usage| usage.bytes_in_use)
+    /// The device's allocator, where it has one of its own.
+    fn pool(&self) -> Option<PoolMetrics> {
+        let usage = self.learner.engine.residency.outer().device.memory_pool_usage()?;
+        Some(PoolMetrics {
+            pool_reserved_bytes: usage.bytes_reserved,
+            pool_used_bytes: usage.bytes_in_use,
+            pool_padding_bytes: usage.bytes_padding,
+            pool_tensors: usage.number_allocs,
+        })
     }
 
     /// What has changed since the start: an engine that gave up, with its cost; a disk that takes no more lines.

@@ -4,6 +4,7 @@
 //! Out:   [`Card`]s.
 //! Never: starts anything on a card.
 
+use kernels::devices::Throttle;
 use serde::Serialize;
 
 use super::fact::{Fact, Tree, clean};
@@ -59,20 +60,6 @@ pub struct Card {
     pub watts_default: Option<f64>,
     /// Why its clocks are lower than they could be, now.
     pub throttle: Fact<Vec<Throttle>>,
-}
-
-/// Why a card's clocks are lower than they could be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Throttle {
-    /// Too hot.
-    Heat,
-    /// At its power cap.
-    PowerCap,
-    /// The power supply asked for less.
-    PowerBrake,
-    /// Someone set lower clocks.
-    Clocks,
 }
 
 /// All cards, or why they are not known.

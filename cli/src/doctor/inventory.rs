@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use super::cards::{Card, cards};
+use super::devices::Kinds;
 use super::drives::{Drive, drives};
 use super::fact::{Fact, Tree};
 use super::folders::{Folder, Tried};
@@ -28,6 +29,8 @@ pub struct Inventory {
     pub nvidia: Fact<Driver>,
     /// Whether this build computes on NVIDIA cards.
     pub built_for_cuda: bool,
+    /// What this build could compute on.
+    pub devices: Kinds,
     /// Cards.
     pub cards: Fact<Vec<Card>>,
     /// Drives.
@@ -43,6 +46,8 @@ pub struct Asked {
     pub nvidia: Fact<Driver>,
     /// Whether this build computes on NVIDIA cards.
     pub built_for_cuda: bool,
+    /// What this build could compute on.
+    pub devices: Kinds,
     /// Folders and what trying them told.
     pub folders: Vec<Tried>,
 }
@@ -57,6 +62,7 @@ impl Inventory {
             cards: cards(tree, &asked.nvidia),
             nvidia: asked.nvidia,
             built_for_cuda: asked.built_for_cuda,
+            devices: asked.devices,
             drives: drives(tree),
             folders: asked.folders.into_iter().map(|tried| Folder::of(tree, tried)).collect(),
         }

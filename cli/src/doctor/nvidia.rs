@@ -4,18 +4,14 @@
 //! Out:   a [`Driver`], or why there is none.
 //! Never: changes a setting; needs the library.
 
-use nvml_wrapper::bitmasks::device::ThrottleReasons;
+use kernels::devices::{LIBRARY, Throttle};
 use nvml_wrapper::enum_wrappers::device::{TemperatureSensor, TemperatureThreshold};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use serde::Serialize;
 
-use super::cards::Throttle;
 use super::fact::{Fact, clean};
 use super::link::{Lanes, Link};
-
-/// The name that comes with the driver; the one without a number is for development only.
-const LIBRARY: &str = "libnvidia-ml.so.1";
 
 /// The driver.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -91,7 +87,7 @@ fn card(device: &Device<'_>) -> Option<DriverCard> {
         watts: told(device.power_usage()).map(watts),
         watts_cap: told(device.enforced_power_limit()).map(watts),
         watts_default: device.power_management_limit_default().ok().map(watts),
-        throttle: told(device.current_throttle_reasons()).map(throttle),
+        throttle: told(device.current_throttle_reasons()).map(Throttle::of),
     })
 }
 
@@ -102,17 +98,6 @@ fn link(device: &Device<'_>) -> Result<Link, NvmlError> {
         device_max: lanes(device.max_pcie_link_gen()?, device.max_pcie_link_width()?),
         slot_max: None,
     })
-}
-
-fn throttle(reasons: ThrottleReasons) -> Vec<Throttle> {
-    let heat = ThrottleReasons::SW_THERMAL_SLOWDOWN | ThrottleReasons::HW_THERMAL_SLOWDOWN;
-    let table = [
-        (heat, Throttle::Heat),
-        (ThrottleReasons::SW_POWER_CAP, Throttle::PowerCap),
-        (ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN, Throttle::PowerBrake),
-        (ThrottleReasons::APPLICATIONS_CLOCKS_SETTING, Throttle::Clocks),
-    ];
-    table.into_iter().filter(|(bits, _)| reasons.intersects(*bits)).map(|(_, reason)| reason).collect()
 }
 
 fn told<T>(answer: Result<T, NvmlError>) -> Fact<T> {
@@ -134,13 +119,6 @@ mod tests {
     fn an_address_of_the_library_is_the_kernels() {
         assert_eq!(address("00000000:0A:00.0").as_deref(), Some("0000:0a:00.0"));
         assert_eq!(address("nonsense"), None);
-    }
-
-    #[test]
-    fn heat_and_power_are_told_apart_and_idling_is_no_reason() {
-        assert_eq!(throttle(ThrottleReasons::GPU_IDLE), []);
-        let both = ThrottleReasons::HW_THERMAL_SLOWDOWN | ThrottleReasons::HW_SLOWDOWN | ThrottleReasons::SW_POWER_CAP;
-        assert_eq!(throttle(both), [Throttle::Heat, Throttle::PowerCap]);
     }
 
     #[test]

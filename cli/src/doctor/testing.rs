@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 
 use planner::IoProfile;
 
-use super::cards::Throttle;
+use super::devices::Kinds;
 use super::fact::{Fact, Tree};
 use super::folders::{Engine, Room, Tried};
 use super::inventory::{Asked, Inventory};
 use super::link::{Lanes, Link};
 use super::nvidia::{Driver, DriverCard};
+use kernels::devices::Throttle;
 
 /// A recorded machine, there as long as this lives.
 pub struct Recorded {
@@ -85,7 +86,13 @@ impl Recorded {
 
 /// Nothing but folders.
 pub fn asked(folders: Vec<Tried>) -> Asked {
-    Asked { nvidia: Fact::unknown("no NVIDIA driver library (libnvidia-ml.so.1)"), built_for_cuda: true, folders }
+    let none = || Fact::unknown("not asked");
+    Asked {
+        nvidia: Fact::unknown("no NVIDIA driver library (libnvidia-ml.so.1)"),
+        built_for_cuda: true,
+        devices: Kinds { cuda: none(), vulkan: none() },
+        folders,
+    }
 }
 
 /// A folder where all is well.

@@ -135,14 +135,17 @@ fn of_run(trained: Trained, base: Option<&str>) -> Result<Found, Failure> {
             )),
         }
     }
-    let in_4_bits = plan.method.base() == BaseStorage::Nf4;
-    let opened = if in_4_bits { opened.rounded(trainer::round_to_4_bits) } else { opened };
-    if in_4_bits {
-        notes.push(
-            "the adapter was trained over a base in 4 bits: a merged export adds it, in f32, to the base's numbers as 4 bits held them; \
-             an adapter by itself fits a base loaded as NF4 with double quantisation best"
-                .to_string(),
-        );
+    let base = plan.method.base();
+    let opened = match trainer::base_rounding(base) {
+        Some(rounding) => opened.rounded(rounding),
+        None => opened,
+    };
+    if let Some(bits) = base.packed_bits() {
+        let best = if base == BaseStorage::Nf4 { "loaded as NF4 with double quantisation" } else { "in 8 bits" };
+        notes.push(format!(
+            "the adapter was trained over a base in {bits} bits: a merged export adds it, in f32, to the base's numbers as {bits} bits held \
+             them; an adapter by itself fits a base {best} best"
+        ));
     }
     let checkpoint = taken.strip_prefix("checkpoints/").map(str::to_string);
     let base_name = Some(prepare::base_name(&recipe));

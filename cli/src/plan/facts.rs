@@ -31,18 +31,11 @@ pub(super) fn facts(plan: &Plan, transfers: Origin) -> Vec<(&'static str, String
 
 /// The plan before a run: about ten lines, no colour, not folded.
 pub fn ten_lines(plan: &Plan, transfers: Origin) -> String {
-    let mut lines = vec![("plan", format!("{} on {}", plan.name, device(plan.device)))];
+    let mut lines = vec![("plan", format!("{} on {}", plan.name, plan.device))];
     lines.extend(facts(plan, transfers));
     lines.push(("memory", memory(plan)));
     lines.push(("time", format!("{}; {}", time::headline(&plan.time), time::run(&plan.time))));
     lines.iter().map(|(name, what)| format!("{}{what}\n", pad(name, super::style::INDENT))).collect()
-}
-
-fn device(device: DeviceChoice) -> String {
-    match device {
-        DeviceChoice::Cpu => "cpu".to_string(),
-        DeviceChoice::Cuda(index) => format!("cuda:{index}"),
-    }
 }
 
 fn model(model: &ModelPlan) -> String {
@@ -62,10 +55,8 @@ fn method(plan: &Plan) -> String {
         MethodPlan::Lora(lora) => {
             let targets: Vec<&str> = lora.targets.iter().map(|target| target.leaf()).collect();
             let targets = targets.join(" ");
-            let base = match lora.base {
-                BaseStorage::Dense => "",
-                BaseStorage::Nf4 => " over a base in 4 bits",
-            };
+            let bits = lora.base.packed_bits();
+            let base = bits.map(|bits| format!(" over a base in {bits} bits")).unwrap_or_default();
             format!("LoRA rank {} scale {} on {targets}{base}: {trainable} trainable", lora.rank, lora.scale)
         }
         MethodPlan::Full(full) => {
@@ -174,11 +165,11 @@ fn offload(offload: &OffloadPlan, transfers: Origin) -> String {
 /// Peak and its largest terms; what other memories hold.
 fn memory(plan: &Plan) -> String {
     let memory = &plan.memory;
-    let is_counted = |term: &&MemoryTerm| term.tier == Tier::Device || plan.device == DeviceChoice::Cpu;
+    let is_counted = |term: &&MemoryTerm| term.tier == Tier::Device || !plan.device.has_own_memory();
     let mut terms: Vec<&MemoryTerm> = memory.terms.iter().filter(is_counted).filter(|term| term.bytes > 0).collect();
     terms.sort_by_key(|term| std::cmp::Reverse(term.bytes));
     let terms = terms.iter().take(TERMS_SHOWN).map(|term| format!("{} {}", term.name, bytes_text(term.bytes)));
-    let dram = if plan.device == DeviceChoice::Cpu { 0 } else { memory.dram_bytes };
+    let dram = if plan.device.has_own_memory() { memory.dram_bytes } else { 0 };
     let others = [("dram", dram), ("nvme", memory.nvme_bytes)].into_iter().filter(|(_, bytes)| *bytes > 0);
     let others: String = others.map(|(name, bytes)| format!("; {name} {}", bytes_text(bytes))).collect();
     format!(

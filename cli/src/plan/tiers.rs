@@ -129,7 +129,7 @@ pub(super) fn tiers(report: &Report) -> Vec<TierUse> {
 /// Device and host memory are the same chips.
 pub(super) fn is_one_memory(report: &Report) -> bool {
     let unified = report.machine.as_ref().and_then(|machine| machine.gpu.as_ref()).is_some_and(|(gpu, _)| gpu.unified);
-    report.plan.device == DeviceChoice::Cpu || unified
+    !report.plan.device.has_own_memory() || unified
 }
 
 /// Cards that share the work.
@@ -142,10 +142,10 @@ pub(super) fn device_name(report: &Report) -> String {
     let described = report.machine.as_ref();
     match (described.and_then(|machine| machine.gpu.as_ref()), report.plan.device) {
         (Some((gpu, _)), _) => gpu.title.clone(),
-        (None, DeviceChoice::Cuda(index)) => format!("cuda:{index}"),
         (None, DeviceChoice::Cpu) => {
             described.and_then(|machine| machine.cpu.as_ref()).map_or("cpu".to_string(), |cpu| cpu.title.clone())
         }
+        (None, device) => device.to_string(),
     }
 }
 

@@ -14,8 +14,10 @@ use cubecl::prelude::*;
 use crate::launch::{Buffer, Number, launch};
 
 mod backward;
+mod tiles;
 
-pub use backward::attention_backward;
+pub use backward::{attention_backward, attention_delta};
+pub use tiles::{Tile, add_tile, tile_softmax, tile_softmax_gradient};
 
 /// Below every score.
 const LOWEST: f32 = -1.0e30;

@@ -9,14 +9,19 @@
 mod attention;
 mod cross_entropy;
 mod elementwise;
+mod int8;
 mod launch;
 mod nf4;
 mod norm;
 mod optimizer;
 
-pub use attention::{Rows, Shape as AttentionShape, attention, attention_backward};
+pub use attention::{
+    Rows, Shape as AttentionShape, Tile, add_tile, attention, attention_backward, attention_delta, tile_softmax,
+    tile_softmax_gradient,
+};
 pub use cross_entropy::cross_entropy;
 pub use elementwise::{Gate, Rotation, gated, gated_backward, rotary};
+pub use int8::decode_int8;
 pub use launch::{Buffer, Number};
 pub use nf4::{Nf4, decode};
 pub use norm::{rms_norm, rms_norm_dw, rms_norm_dx};

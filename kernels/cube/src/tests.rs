@@ -12,7 +12,9 @@ use crate::*;
 
 mod attention;
 pub(crate) mod cuda;
+mod int8;
 mod nf4;
+mod tiles;
 
 /// A client of this machine's Vulkan device.
 pub(crate) fn client() -> Option<Client> {

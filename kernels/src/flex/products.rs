@@ -2,7 +2,7 @@
 //!
 //! In:    rows in the format of activations, a weight.
 //! Out:   rows.
-//! Never: holds more of a 4-bit matrix as numbers than a panel of [`PANEL`].
+//! Never: holds more of a packed matrix as numbers than a panel of [`PANEL`].
 
 use burn::backend::Flex;
 use rayon::prelude::*;
@@ -10,17 +10,17 @@ use rayon::prelude::*;
 use super::{Stored, contiguous, rows_columns, slice};
 use crate::cpu::scratch::with_floats;
 use crate::gemm::{Operand, product};
-use crate::nf4::{BLOCK, Packed};
+use crate::nf4::BLOCK;
 use crate::weight::BackendWeight;
 
-/// Numbers of a 4-bit matrix that are decoded at once.
+/// Numbers of a packed matrix that are decoded at once.
 const PANEL: usize = 1 << 19;
 
 /// `[outputs, inputs]`
 pub(super) fn shape_of(w: &BackendWeight<Flex>) -> [usize; 2] {
     match w {
         BackendWeight::Dense(dense) => rows_columns(dense),
-        BackendWeight::Nf4 { shape, .. } => *shape,
+        BackendWeight::Packed { shape, .. } => *shape,
     }
 }
 
@@ -29,9 +29,9 @@ pub(super) fn forward<E: Stored>(x: Operand<'_, E>, w: &BackendWeight<Flex>) -> 
     let [outputs, inputs] = shape_of(w);
     match w {
         BackendWeight::Dense(dense) => product(1.0, x, Operand::new(slice(&contiguous(dense)), outputs, inputs).t()),
-        BackendWeight::Nf4 { packed, .. } => {
+        BackendWeight::Packed { packed, format, .. } => {
             let packed = contiguous(packed);
-            let packed = Packed::new(slice(&packed), outputs * inputs);
+            let packed = format.view(slice(&packed), outputs * inputs);
             let mut y = vec![E::default(); x.rows() * outputs];
             let rows = panel_width(inputs, outputs);
             for first in (0..outputs).step_by(rows) {
@@ -52,9 +52,9 @@ pub(super) fn backward<E: Stored>(dy: Operand<'_, E>, w: &BackendWeight<Flex>) -
     let [outputs, inputs] = shape_of(w);
     match w {
         BackendWeight::Dense(dense) => product(1.0, dy, Operand::new(slice(&contiguous(dense)), outputs, inputs)),
-        BackendWeight::Nf4 { packed, .. } => {
+        BackendWeight::Packed { packed, format, .. } => {
             let packed = contiguous(packed);
-            let packed = Packed::new(slice(&packed), outputs * inputs);
+            let packed = format.view(slice(&packed), outputs * inputs);
             let mut dx = vec![E::default(); dy.rows() * inputs];
             let columns = panel_width(outputs, inputs);
             for first in (0..inputs).step_by(columns) {

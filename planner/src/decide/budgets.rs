@@ -33,11 +33,11 @@ impl Budgets {
             MemorySize::Auto => memory_bytes,
             MemorySize::Bytes(asked) => within("offload.device_budget", asked)?,
         };
-        let dram_bytes = match (recipe.offload.dram_budget, device) {
-            (MemorySize::Auto, DeviceChoice::Cpu) => memory_bytes,
-            (MemorySize::Auto, DeviceChoice::Cuda(_)) => machine.auto_budget_bytes(DeviceChoice::Cpu),
-            (MemorySize::Bytes(asked), DeviceChoice::Cpu) => within("offload.dram_budget", asked)?,
-            (MemorySize::Bytes(asked), DeviceChoice::Cuda(_)) => {
+        let dram_bytes = match (recipe.offload.dram_budget, device.has_own_memory()) {
+            (MemorySize::Auto, false) => memory_bytes,
+            (MemorySize::Auto, true) => machine.auto_budget_bytes(DeviceChoice::Cpu),
+            (MemorySize::Bytes(asked), false) => within("offload.dram_budget", asked)?,
+            (MemorySize::Bytes(asked), true) => {
                 within_machine("offload.dram_budget", asked, machine.memory_total_bytes)?
             }
         };
@@ -51,12 +51,8 @@ impl Budgets {
 
     /// The memory that is used to the largest share, its need and its budget.
     pub(super) fn tightest(&self, needs: &Needs, device: DeviceChoice) -> (String, u64, u64) {
-        let memory = match device {
-            DeviceChoice::Cpu => "memory".to_string(),
-            DeviceChoice::Cuda(index) => format!("cuda:{index} memory"),
-        };
         let checks: [(String, u64, u64); 3] = [
-            (memory, needs.memory_bytes, self.memory_bytes),
+            (device.memory_name(), needs.memory_bytes, self.memory_bytes),
             ("offload.device_budget".to_string(), needs.device_bytes, self.device_bytes),
             ("offload.dram_budget".to_string(), needs.dram_bytes, self.dram_bytes),
         ];
@@ -67,10 +63,7 @@ impl Budgets {
 }
 
 fn memory_budget(recipe: &Recipe, machine: &Machine, device: DeviceChoice) -> Result<u64, PlanError> {
-    let total_bytes = match device {
-        DeviceChoice::Cpu => machine.memory_total_bytes,
-        DeviceChoice::Cuda(index) => machine.cuda_available_bytes.get(index).copied().unwrap_or(0),
-    };
+    let total_bytes = machine.memory_bytes_max(device);
     match recipe.hardware.memory {
         MemorySize::Auto => Ok(machine.auto_budget_bytes(device)),
         MemorySize::Bytes(asked) => within_machine("hardware.memory", asked, total_bytes),

@@ -4,6 +4,7 @@
 //! Out:   one line each: what, where, the numbers, what to do.
 //! Never: more than one line.
 
+use crate::machine::NoSuchDevice;
 use crate::plan::Plan;
 use crate::report::Shortfall;
 use crate::units::bytes_text;
@@ -35,15 +36,8 @@ pub enum PlanError {
         known: String,
     },
     /// The device is not there, or this build cannot use it.
-    #[error(
-        "no such device: hardware.device = \"cuda:{index}\": {found} CUDA cards can be used; build with --features cuda, or take \"cpu\""
-    )]
-    NoSuchDevice {
-        /// As written.
-        index: usize,
-        /// Number of cards.
-        found: usize,
-    },
+    #[error("hardware.device: {0}")]
+    NoSuchDevice(#[from] NoSuchDevice),
     /// More memory was promised than the machine has.
     #[error("more than the machine has: {key} = {}, but there are {}", bytes_text(*asked_bytes), bytes_text(*total_bytes))]
     MemoryBeyondMachine {

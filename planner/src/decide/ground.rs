@@ -63,7 +63,7 @@ pub(super) struct Ground<'a> {
 
 impl<'a> Ground<'a> {
     pub(super) fn of(recipe: &'a Recipe, spec: &'a DecoderSpec, machine: &'a Machine) -> Result<Self, PlanError> {
-        let device = super::device(recipe, machine)?;
+        let device = machine.device(recipe.hardware.device)?;
         let method = super::method(recipe, spec)?;
         check_host_classes(recipe, device)?;
         Ok(Ground {
@@ -113,7 +113,7 @@ impl<'a> Ground<'a> {
 
     /// Seconds of one step.
     pub(super) fn step_seconds(&self, choice: &Choice, shape: &Shape) -> f64 {
-        time::step_seconds(&self.work(choice, shape), &self.machine.rates)
+        time::step_seconds(&self.work(choice, shape), self.machine.rates_of(self.device))
     }
 
     /// What time is counted from.
@@ -147,7 +147,7 @@ fn precision(recipe: &Recipe, machine: &Machine, device: DeviceChoice) -> Precis
     match recipe.model.precision {
         recipe::PrecisionChoice::F32 => Precision::F32,
         recipe::PrecisionChoice::Bf16 => Precision::Bf16,
-        recipe::PrecisionChoice::Auto if device == DeviceChoice::Cpu && machine.fast_bf16 => Precision::Bf16,
+        recipe::PrecisionChoice::Auto if device.is_host() && machine.fast_bf16 => Precision::Bf16,
         recipe::PrecisionChoice::Auto => Precision::F32,
     }
 }
@@ -166,7 +166,7 @@ fn check_host_classes(recipe: &Recipe, device: DeviceChoice) -> Result<(), PlanE
     let offload = &recipe.offload;
     let classes = [("offload.optimizer", offload.optimizer), ("offload.gradients", offload.gradients)];
     match classes.into_iter().find(|(_, asked)| *asked == TierChoice::Device) {
-        Some((key, _)) if device != DeviceChoice::Cpu => Err(PlanError::UpdateOnHost { key }),
+        Some((key, _)) if !device.is_host() => Err(PlanError::UpdateOnHost { key }),
         _ => Ok(()),
     }
 }

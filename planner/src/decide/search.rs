@@ -10,7 +10,7 @@ use recipes::{MemorySize, MicroBatch};
 use super::ground::{Choice, Ground, Lengths};
 use super::{PlanError, lengths};
 use crate::memory::{Needs, Placement};
-use crate::plan::{DeviceChoice, Tier};
+use crate::plan::Tier;
 
 /// `micro_batch = "auto"` takes no more tokens than this at once where everything stays on the device: larger matrices are no faster on any
 /// measured processor, and a card is full with them too.
@@ -158,7 +158,7 @@ impl Ground<'_> {
     /// Every combination of tiers that the recipe allows and that can be of use.
     pub(super) fn placements(&self) -> Vec<Placement> {
         let asked = &self.recipe.offload;
-        let on_cpu = self.device == DeviceChoice::Cpu;
+        let on_cpu = self.device.is_host();
         // On the CPU both tiers are one memory: moving to dram helps only where the device tier was given less than all.
         let dram = (!on_cpu || asked.device_budget != MemorySize::Auto).then_some(Tier::Dram);
         let nvme = (!asked.nvme.is_empty()).then_some(Tier::Nvme);

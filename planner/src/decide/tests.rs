@@ -3,8 +3,10 @@
 
 use super::*;
 use crate::architecture::{Activation, Family, LayerSpec, RopeScaling, RopeSpec};
+use crate::machine::{MissingDevices, NoSuchDevice, VulkanMemory};
 use crate::memory;
 use crate::units::bytes_text;
+use recipes::DeviceName;
 
 const RECIPE: &str = r#"name = "r"
 model.source = "x.gguf"
@@ -50,6 +52,9 @@ pub(crate) fn machine(available: u64) -> Machine {
         cores: 2,
         fast_bf16: false,
         cuda_available_bytes: vec![],
+        vulkan: Vec::new(),
+        missing: Default::default(),
+        device_rates: Vec::new(),
         io: Vec::new(),
         cards: 1,
         rates: crate::rates::Rates::usual(2),
@@ -184,7 +189,14 @@ fn scale_is_alpha_over_rank_or_over_its_root() {
 #[test]
 fn card_that_is_not_there_is_refused() {
     let error = plan_of(&["hardware.device=cuda:1"], &machine(20_000_000_000)).unwrap_err();
-    assert_eq!(error, PlanError::NoSuchDevice { index: 1, found: 0 });
+    assert_eq!(error, PlanError::NoSuchDevice(NoSuchDevice { name: DeviceName::Cuda(1), found: 0, missing: None }));
+    let vulkan = vec![VulkanMemory { available_bytes: 8_000_000_000, shares_memory: false }];
+    let machine = Machine { vulkan, ..machine(20_000_000_000) };
+    let error = plan_of(&["hardware.device=vulkan:2"], &machine).unwrap_err().to_string();
+    assert!(error.contains("vulkan:2: 1 of its kind"), "{error}");
+    let missing = MissingDevices { cuda: None, vulkan: Some("no loader".to_string()) };
+    let error = plan_of(&["hardware.device=vulkan:0"], &Machine { vulkan: vec![], missing, ..machine }).unwrap_err();
+    assert_eq!(error.to_string(), "hardware.device: no such device: vulkan:0: no loader");
 }
 
 #[test]

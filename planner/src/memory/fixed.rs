@@ -5,7 +5,7 @@
 //! Never: anything that depends on the tokens of a micro-batch, but for the buffers that products keep.
 
 use super::{Shape, Term, term};
-use crate::plan::{BaseStorage, DeviceChoice, MethodPlan, OptimizerKind, Precision, Tier};
+use crate::plan::{DeviceChoice, MethodPlan, OptimizerKind, Precision, Tier};
 
 /// Code, thread stacks and small blocks of a process on the CPU, bytes: measured with no model, and what each core adds.
 const RUNTIME_CPU_BYTES: u64 = 60_000_000;
@@ -15,6 +15,8 @@ const RUNTIME_CORE_BYTES: u64 = 2_000_000;
 const MOVER_BYTES: u64 = 3_000_000;
 /// The process with a CUDA context.
 const RUNTIME_CUDA_BYTES: u64 = 600_000_000;
+/// The process with a Vulkan device.
+const RUNTIME_VULKAN_BYTES: u64 = 270_000_000;
 /// A tokenizer's maps both ways and its merges for each entry of the vocabulary, bytes: measured 200 from a folder, 600 with the metadata
 /// of a GGUF file.
 const TEXT_BYTES_PER_ENTRY: u64 = 440;
@@ -50,9 +52,17 @@ impl Shape<'_> {
         let runtime = match self.device {
             DeviceChoice::Cpu => RUNTIME_CPU_BYTES.saturating_add(self.cores as u64 * RUNTIME_CORE_BYTES),
             DeviceChoice::Cuda(_) => RUNTIME_CUDA_BYTES,
+            DeviceChoice::Vulkan { shares_memory: false, .. } => RUNTIME_VULKAN_BYTES,
+            DeviceChoice::Vulkan { shares_memory: true, .. } => RUNTIME_VULKAN_BYTES.saturating_add(RUNTIME_CPU_BYTES),
         };
-        if self.device == DeviceChoice::Cpu {
-            terms.push(term("packing", Tier::Device, self.packing()));
+        match self.device.is_host() {
+            true => terms.push(term("packing", Tier::Device, self.packing())),
+            // What goes to a card passes through host memory, which the driver keeps: as much as the largest tensor.
+            false => terms.push(term(
+                "staging",
+                Tier::Dram,
+                self.sizes.largest_tensor.saturating_mul(self.precision.bytes()),
+            )),
         }
         let elsewhere = [placement.weights != Tier::Device, placement.activations != Tier::Device];
         // Every run saves: one thread reads, one hashes, one writes.
@@ -66,12 +76,9 @@ impl Shape<'_> {
     /// Bytes of one block's weights as they are kept.
     pub(super) fn block_bytes(&self) -> u64 {
         let (b, sizes) = (self.precision.bytes(), self.sizes);
-        match self.method.lora().map(|lora| lora.base) {
-            Some(BaseStorage::Nf4) => {
-                let (linear, rest) = (sizes.block_linear, sizes.block_parameters - sizes.block_linear);
-                (linear / 2 + linear / 64 + linear / (64 * 256) * 4).saturating_add(rest.saturating_mul(b))
-            }
-            _ => sizes.block_parameters.saturating_mul(b),
+        match self.method.base().packed_bytes(sizes.block_linear) {
+            Some(packed) => packed.saturating_add((sizes.block_parameters - sizes.block_linear).saturating_mul(b)),
+            None => sizes.block_parameters.saturating_mul(b),
         }
     }
 
@@ -79,10 +86,10 @@ impl Shape<'_> {
         let (b, tier, blocks) = (self.precision.bytes(), self.placement.weights, self.spec.n_layers() as u64);
         let outer = (self.sizes.parameters - blocks * self.sizes.block_parameters).saturating_mul(b);
         let all_blocks = self.block_bytes().saturating_mul(blocks);
-        if self.method.base() == BaseStorage::Nf4 {
-            let decoded = match self.device {
-                DeviceChoice::Cpu => self.sizes.largest_linear.min(PANEL_NUMBERS),
-                DeviceChoice::Cuda(_) => self.sizes.largest_linear,
+        if self.method.base().packed_bits().is_some() {
+            let decoded = match self.device.is_host() {
+                true => self.sizes.largest_linear.min(PANEL_NUMBERS),
+                false => self.sizes.largest_linear,
             };
             terms.push(term("decoded weights", Tier::Device, decoded.saturating_mul(b)));
         }

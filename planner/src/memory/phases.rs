@@ -17,6 +17,9 @@ const LOSS_CHUNK_ROWS: u64 = 512;
 const LOSS_COLUMNS: u64 = 2064;
 /// Ids, positions, row numbers and labels of a token.
 const BATCH_BYTES_PER_TOKEN: u64 = 32;
+/// Queries and bytes of the scores that attention on a card does at a time.
+const SCORE_QUERIES: u64 = 512;
+const SCORE_BYTES_MAX: u64 = 128 << 20;
 /// Block inputs at once where they live in another tier.
 const LIVE_INPUTS: u64 = 2;
 /// A tokenizer's file, its parsed text and maps that grow, for each entry of the vocabulary, bytes.
@@ -35,6 +38,7 @@ impl Shape<'_> {
                 self.kept(self.blocks(), &mut terms);
                 let retains = self.keep.last() == Some(&Keep::Retain);
                 terms.push(device("live block", if retains { 0 } else { self.forward_bytes(self.tokens) }));
+                terms.push(device("attention scores", self.score_bytes() / 2 * 3));
                 terms.push(device("batch", self.batch_bytes()));
             }
             Phase::BackwardStart => {
@@ -96,8 +100,20 @@ impl Shape<'_> {
             _ => (on_the_way.max(at_end), flat),
         };
         terms.push(term("live block", Tier::Device, live));
+        terms.push(term("attention scores", Tier::Device, self.score_bytes().saturating_mul(3)));
         terms.push(term("gradient on its way", self.host(), waiting));
         terms.push(term("batch", Tier::Device, self.batch_bytes()));
+    }
+
+    /// Scores in f32 of what attention does at a time on a card in bf16, where products make them; probabilities take half as much
+    /// again, and the backward pass twice both.
+    fn score_bytes(&self) -> u64 {
+        if self.device.is_host() || self.precision != Precision::Bf16 {
+            return 0;
+        }
+        let queries = self.tokens.min(SCORE_QUERIES);
+        let all = (self.spec.n_heads as u64).saturating_mul(queries).saturating_mul(self.tokens).saturating_mul(4);
+        all.min(SCORE_BYTES_MAX)
     }
 
     /// What a block holds on its way back: the most at its gate or its attention, and what it holds at its end.

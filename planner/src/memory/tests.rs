@@ -30,6 +30,9 @@ fn plan_with(spec: DecoderSpec, set: &[&str]) -> Plan {
         cores: 2,
         fast_bf16: false,
         cuda_available_bytes: vec![24_000_000_000],
+        vulkan: Vec::new(),
+        missing: Default::default(),
+        device_rates: Vec::new(),
         io: Vec::new(),
         cards: 1,
         rates: crate::rates::Rates::usual(2),
@@ -304,4 +307,7 @@ fn a_base_in_4_bits_takes_0_5159_bytes_a_linear_weight() {
         &plan,
         &[("weights", Tier::Device, 30 * block + rest), ("decoded weights", Tier::Device, (1 << 19) * 4)],
     );
+    // In 8 bits: a byte each, and an f32 for 64.
+    let plan = plan_of(&["method.kind=qlora", "method.bits=8", "method.rank=8", "method.alpha=8"]);
+    assert_terms(&plan, &[("weights", Tier::Device, 30 * (linear + linear / 16) + rest)]);
 }

@@ -6,7 +6,7 @@
 
 use super::RuleOfTwenty;
 use crate::memory::trained_parameters;
-use crate::plan::{BaseStorage, MemoryTerm, MethodPlan, OptimizerKind, Plan, Precision};
+use crate::plan::{MemoryTerm, MethodPlan, OptimizerKind, Plan, Precision};
 use crate::units::bytes_text;
 
 /// 2 weights, 2 gradients, 4 master, 4 + 4 moments, 4 gradients in f32.
@@ -46,14 +46,13 @@ fn share(plan: &Plan) -> String {
 
 fn weights_reason(plan: &Plan) -> String {
     match (&plan.method, plan.model.precision) {
-        (MethodPlan::Lora(lora), _) if lora.base == BaseStorage::Nf4 => {
-            format!("a frozen base in 4 bits, and adapters of {} in f32", share(plan))
-        }
-        (MethodPlan::Lora(_), Precision::Bf16) => {
-            format!("a frozen base in bf16, and adapters of {} in f32", share(plan))
-        }
-        (MethodPlan::Lora(_), Precision::F32) => {
-            format!("a frozen base in f32, and adapters of {} in f32", share(plan))
+        (MethodPlan::Lora(lora), precision) => {
+            let base = match (lora.base.packed_bits(), precision) {
+                (Some(bits), _) => format!("{bits} bits"),
+                (None, Precision::Bf16) => "bf16".to_string(),
+                (None, Precision::F32) => "f32".to_string(),
+            };
+            format!("a frozen base in {base}, and adapters of {} in f32", share(plan))
         }
         (MethodPlan::Full(_), Precision::Bf16) => "f32 masters and bf16 copies to compute with".to_string(),
         (MethodPlan::Full(_), Precision::F32) => {

@@ -21,8 +21,6 @@ const ATTENTION_BACKWARD: f64 = 2.5;
 /// Rows of logits at once: as many as 64 MiB of f32 hold, at most 512 (kernels' `rows_of_chunk`).
 const LOGIT_CHUNK_BYTES: u64 = 64 << 20;
 const LOGIT_ROWS_MAX: u64 = 512;
-/// Bytes of one number of the 4-bit base: half a byte, an 8-bit scale for 64, an f32 for 256 of those.
-const NF4_BYTES: f64 = 0.5 + 1.0 / 64.0 + 4.0 / (64.0 * 256.0);
 /// Operations called for a block: forward, backward, and for each adapter on top of them.
 const CALLS_FORWARD: f64 = 16.0;
 const CALLS_BACKWARD: f64 = 32.0;
@@ -201,11 +199,11 @@ impl<'a> Arithmetic<'a> {
         }
     }
 
-    /// A base in 4 bits is written out in the format that is computed in before each pass.
+    /// A packed base is written out in the format that is computed in before each pass.
     fn unpack(&self, load: &mut Load) {
-        let is_packed = self.shape.method.base() == crate::plan::BaseStorage::Nf4;
-        if is_packed {
-            let bytes = self.shape.sizes.block_parameters as f64 * (NF4_BYTES + self.bytes);
+        let numbers = self.shape.sizes.block_parameters;
+        if let Some(packed) = self.shape.method.base().packed_bytes(numbers) {
+            let bytes = packed as f64 + numbers as f64 * self.bytes;
             load.add(Resource::DeviceMemory, bytes, bytes / self.rates.vector_bytes_per_second);
         }
     }
@@ -246,8 +244,8 @@ pub(super) fn stored_block_bytes(shape: &Shape) -> f64 {
     match shape.method {
         MethodPlan::Full(_) => shape.sizes.block_elements as f64 * bytes,
         MethodPlan::Lora(lora) => {
-            let bytes = if lora.base == crate::plan::BaseStorage::Nf4 { NF4_BYTES } else { bytes };
-            shape.sizes.block_parameters as f64 * bytes
+            let numbers = shape.sizes.block_parameters;
+            lora.base.packed_bytes(numbers).map_or(numbers as f64 * bytes, |packed| packed as f64)
         }
     }
 }

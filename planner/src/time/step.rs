@@ -11,7 +11,7 @@
 use super::Work;
 use super::block::{Arithmetic, stored_block_bytes};
 use super::load::{Lanes, Load};
-use crate::plan::{DeviceChoice, Keep, OptimizerKind, Precision, Resource, Tier};
+use crate::plan::{Keep, OptimizerKind, Precision, Resource, Tier};
 use crate::rates::{HostRates, NvmeRates, Rates};
 
 /// Bytes that one thread moves for a gradient on its way from the graph into its group's flat array: that array zeroed, the gradient
@@ -40,9 +40,9 @@ pub(super) struct Phases {
 
 /// What runs beside what on this device.
 pub(super) fn lanes(work: &Work) -> Lanes {
-    match work.shape.device {
-        DeviceChoice::Cpu => Lanes::Host,
-        DeviceChoice::Cuda(_) => Lanes::Card,
+    match work.shape.device.is_host() {
+        true => Lanes::Host,
+        false => Lanes::Card,
     }
 }
 

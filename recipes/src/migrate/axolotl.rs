@@ -66,10 +66,11 @@ fn refuse_preferences(scope: &Scope) -> Result<(), MigrateError> {
 /// `[method]`
 fn method(scope: &Scope, draft: &mut Draft, ledger: &mut Ledger) -> Result<(), MigrateError> {
     let (four, eight) = (scope.flag("load_in_4bit")?, scope.flag("load_in_8bit")?);
-    let in_four = four.as_ref().is_some_and(|four| four.value);
+    let is_on = |flag: &Option<Found<bool>>| flag.as_ref().is_some_and(|flag| flag.value);
+    let (in_four, in_eight) = (is_on(&four), is_on(&eight) && !is_on(&four));
     let kind = match scope.text("adapter")? {
         Some(adapter) => {
-            let kind = match (adapter.value.as_str(), in_four) {
+            let kind = match (adapter.value.as_str(), in_four || in_eight) {
                 ("qlora", _) | ("lora", true) => "qlora",
                 ("lora", false) => "lora",
                 _ => {
@@ -87,6 +88,9 @@ fn method(scope: &Scope, draft: &mut Draft, ledger: &mut Ledger) -> Result<(), M
         None => "full",
     };
     draft.put("method.kind", word(kind));
+    if kind == "qlora" && in_eight {
+        draft.put("method.bits", super::draft::whole(8));
+    }
     precision_of_base(kind, [four, eight], ledger);
     if kind != "full" {
         return lora(scope, draft, ledger);
@@ -118,14 +122,15 @@ fn precision_of_base(kind: &str, bits: [Option<Found<bool>>; 2], ledger: &mut Le
             (false, _) => ledger.note(&four.at, What::NotNeeded, "switched off there"),
         }
     }
+    let in_four = four.as_ref().is_some_and(|four| four.value);
     for eight in eight.iter() {
-        match eight.value {
-            true => ledger.note(
-                &eight.at,
-                What::NoCounterpart,
-                "the frozen base was in 8 bits; here in bf16 (\"lora\") or 4 bits (\"qlora\")",
-            ),
-            false => ledger.note(&eight.at, What::NotNeeded, "switched off there"),
+        match (eight.value, kind) {
+            (true, "full") => {
+                ledger.note(&eight.at, What::NoCounterpart, "all weights are trained, none is kept in 8 bits")
+            }
+            (true, _) if in_four => ledger.note(&eight.at, What::NotNeeded, "the base is kept in 4 bits"),
+            (true, _) => ledger.carry(&eight.at, "method.bits"),
+            (false, _) => ledger.note(&eight.at, What::NotNeeded, "switched off there"),
         }
     }
 }

@@ -92,24 +92,28 @@ fn method(scope: &Scope, draft: &mut Draft, ledger: &mut Ledger) -> Result<(), M
     };
     kind.iter().for_each(|kind| ledger.carry(&kind.at, "method.kind"));
     let bits = scope.count("quantization_bit")?;
-    let four = !full && bits.as_ref().is_some_and(|bits| bits.value == 4);
+    let kept = bits.as_ref().map(|bits| bits.value).filter(|bits| !full && [4, 8].contains(bits));
     draft.put(
         "method.kind",
         word(if full {
             "full"
-        } else if four {
+        } else if kept.is_some() {
             "qlora"
         } else {
             "lora"
         }),
     );
+    if kept == Some(8) {
+        draft.put("method.bits", super::draft::whole(8));
+    }
     for bits in bits.iter() {
-        match four {
-            true => ledger.carry(&bits.at, "method.kind"),
-            false => ledger.note(
+        match kept {
+            Some(8) => ledger.carry(&bits.at, "method.bits"),
+            Some(_) => ledger.carry(&bits.at, "method.kind"),
+            None => ledger.note(
                 &bits.at,
                 What::NoCounterpart,
-                "the frozen base was in so many bits; here in bf16 (\"lora\") or 4 bits (\"qlora\")",
+                "the frozen base was in so many bits; here in bf16 (\"lora\"), 8 or 4 bits (\"qlora\")",
             ),
         }
     }

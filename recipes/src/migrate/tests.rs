@@ -146,8 +146,9 @@ fn an_axolotl_chat_file_keeps_columns_files_and_formats() {
     };
     assert_eq!(lora.targets, TargetNames::Named(vec!["q_proj".to_string(), "v_proj".to_string()]));
     assert!(lora.rank_stabilized);
+    assert_eq!(lora.base, BaseChoice::Int8);
+    assert!(migrated.carried.iter().any(|one| (one.key.as_str(), one.to.as_str()) == ("load_in_8bit", "method.bits")));
     for key in [
-        "load_in_8bit",
         "lora_modules_to_save",
         "lora_target_modules",
         "neftune_noise_alpha",

@@ -46,6 +46,8 @@ pub enum BaseChoice {
     Dense,
     /// `kind = "qlora"`: linear layers of blocks in 4-bit NormalFloat, scales quantised again.
     Nf4,
+    /// `kind = "qlora"`, `bits = 8`: linear layers of blocks in 8-bit integers with a scale for each block of them.
+    Int8,
 }
 
 /// Keys of `kind = "full"`.
@@ -131,20 +133,23 @@ struct MethodKeys {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     start_from: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    bits: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     train_embeddings: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     train_head: Option<bool>,
 }
 
 /// Keys that only `kind = "lora"` and `"qlora"` know.
-const LORA_KEYS: [&str; 6] = ["rank", "alpha", "dropout", "targets", "rank_stabilized", "start_from"];
+const LORA_KEYS: [&str; 7] = ["rank", "alpha", "dropout", "targets", "rank_stabilized", "start_from", "bits"];
 /// Keys that only `kind = "full"` knows.
 const FULL_KEYS: [&str; 2] = ["train_embeddings", "train_head"];
 
 /// Keys that `kind` does not know; none for a kind that is not known itself.
 pub(crate) fn keys_foreign_to(kind: &str) -> &'static [&'static str] {
     match kind {
-        "lora" | "qlora" => &FULL_KEYS,
+        "lora" => &["train_embeddings", "train_head", "bits"],
+        "qlora" => &FULL_KEYS,
         "full" => &LORA_KEYS,
         _ => &[],
     }
@@ -159,6 +164,7 @@ impl MethodKeys {
         targets: None,
         rank_stabilized: None,
         start_from: None,
+        bits: None,
         train_embeddings: None,
         train_head: None,
     };
@@ -172,6 +178,7 @@ impl MethodKeys {
             self.targets.is_some(),
             self.rank_stabilized.is_some(),
             self.start_from.is_some(),
+            self.bits.is_some(),
         ];
         let of_full = [self.train_embeddings.is_some(), self.train_head.is_some()];
         let first = |names: &[&'static str], present: &[bool]| {
@@ -181,6 +188,16 @@ impl MethodKeys {
             MethodKind::Lora | MethodKind::Qlora => first(&FULL_KEYS, &of_full),
             MethodKind::Full => first(&LORA_KEYS, &of_lora),
         }
+    }
+}
+
+fn base(kind: MethodKind, bits: Option<u32>) -> Result<BaseChoice, String> {
+    match (kind, bits) {
+        (MethodKind::Qlora, None | Some(4)) => Ok(BaseChoice::Nf4),
+        (MethodKind::Qlora, Some(8)) => Ok(BaseChoice::Int8),
+        (MethodKind::Qlora, Some(bits)) => Err(format!("method.bits is {bits}; a base is kept in 4 or 8")),
+        (_, None) => Ok(BaseChoice::Dense),
+        (_, Some(_)) => Err("method.bits belongs to method.kind = \"qlora\"; leave it out with \"lora\"".to_string()),
     }
 }
 
@@ -198,7 +215,7 @@ impl TryFrom<MethodKeys> for MethodSection {
         let missing = |key: &str| format!("missing field `{key}`, which method.kind = \"{kind}\" needs");
         Ok(match keys.kind {
             MethodKind::Lora | MethodKind::Qlora => MethodSection::Lora(LoraSection {
-                base: if keys.kind == MethodKind::Qlora { BaseChoice::Nf4 } else { BaseChoice::Dense },
+                base: base(keys.kind, keys.bits)?,
                 rank: keys.rank.ok_or_else(|| missing("rank"))?,
                 alpha: keys.alpha.ok_or_else(|| missing("alpha"))?,
                 dropout: keys.dropout.unwrap_or_default(),
@@ -218,7 +235,8 @@ impl From<MethodSection> for MethodKeys {
     fn from(section: MethodSection) -> MethodKeys {
         match section {
             MethodSection::Lora(lora) => MethodKeys {
-                kind: if lora.base == BaseChoice::Nf4 { MethodKind::Qlora } else { MethodKind::Lora },
+                kind: if lora.base == BaseChoice::Dense { MethodKind::Lora } else { MethodKind::Qlora },
+                bits: (lora.base == BaseChoice::Int8).then_some(8),
                 rank: Some(lora.rank),
                 alpha: Some(lora.alpha),
                 dropout: Some(lora.dropout),

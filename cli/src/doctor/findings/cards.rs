@@ -4,10 +4,11 @@
 //! Out:   findings.
 //! Never: complains about a link that sleeps.
 
-use super::super::cards::{Card, Maker, Throttle};
+use super::super::cards::{Card, Maker};
 use super::super::link::Link;
 use super::super::nvidia::Driver;
 use super::{Finding, Seen, note, slows, stops};
+use kernels::devices::Throttle;
 
 use planner::units::bytes_text;
 

@@ -3,7 +3,7 @@
 
 use planner::rates::{Rates, RatesOrigin};
 
-use super::super::cards::{Maker, Throttle};
+use super::super::cards::Maker;
 use super::super::fact::Fact;
 use super::super::folders::{Kind, Room, Tried};
 use super::super::inventory::Inventory;
@@ -11,6 +11,7 @@ use super::super::memory::Swap;
 use super::super::modules::Module;
 use super::super::testing::{Recorded, asked, driver, profile, tried};
 use super::{Finding, Severity, findings};
+use kernels::devices::Throttle;
 
 /// The workstation with nothing wrong: what a test then breaks is what is found.
 fn healthy() -> Inventory {

@@ -10,7 +10,8 @@ use planner::rates::{Rates, RatesOrigin};
 use planner::units::bytes_text;
 
 use super::super::Report;
-use super::super::cards::{Card, Maker, Throttle};
+use super::super::cards::{Card, Maker};
+use super::super::devices::Usable;
 use super::super::drives::{Bus, Drive};
 use super::super::fact::Fact;
 use super::super::folders::{Folder, Kind};
@@ -19,6 +20,7 @@ use super::super::memory::Memory;
 use super::super::processor::Processor;
 use super::super::system::{Power, Sensor, System};
 use super::Section;
+use kernels::devices::Throttle;
 
 /// Most temperatures shown: the hottest.
 const SENSORS_MAX: usize = 8;
@@ -149,7 +151,23 @@ fn cards(machine: &Inventory) -> Vec<(String, String)> {
         Fact::Known(cards) if cards.is_empty() => rows.push(row("cards", "none on the PCI bus".to_string())),
         Fact::Known(cards) => cards.iter().for_each(|one| rows.extend(card(one))),
     }
+    for (kind, devices) in [("cuda", &machine.devices.cuda), ("vulkan", &machine.devices.vulkan)] {
+        match devices {
+            Fact::Unknown { unknown } => rows.push(row(kind, unknown.clone())),
+            Fact::Known(devices) if devices.is_empty() => {
+                rows.push(row(kind, "the driver lists no device".to_string()))
+            }
+            Fact::Known(devices) => rows.extend(devices.iter().map(|one| row(&one.device, usable(one)))),
+        }
+    }
     rows
+}
+
+fn usable(device: &Usable) -> String {
+    let kind = if device.is_software { ", in software" } else { "" };
+    let free = device.free_bytes.map_or_else(String::new, |free| format!(", {} free", bytes_text(free)));
+    let memory = if device.shares_memory { "of the host's memory" } else { "of its own" };
+    format!("{}{kind}, {}{free} {memory}", device.name, bytes_text(device.memory_bytes))
 }
 
 fn card(card: &Card) -> Vec<(String, String)> {

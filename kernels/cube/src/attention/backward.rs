@@ -175,6 +175,32 @@ fn key_gradients<F: Float>(
     }
 }
 
+/// For each (head, token) the sum over the head of output times its gradient, `[h, t]` in f32.
+///
+/// # Panics
+/// If sizes disagree: our bug.
+pub fn attention_delta(client: &Client, out: &Buffer, dout: &Buffer, shape: Shape, number: Number) -> Buffer {
+    dout.expect("the outputs' gradients", out.len());
+    let (n_heads, head_dim) = (shape.n_heads, shape.head_dim);
+    let delta = Buffer::empty(client, out.len() / head_dim, Number::F32);
+    if !delta.is_empty() {
+        let cube = CubeDim::new_1d(UNITS);
+        launch!(
+            client,
+            output_products,
+            cover(delta.len()),
+            cube,
+            out,
+            dout,
+            delta,
+            n_heads,
+            head_dim,
+            number.element(),
+        );
+    }
+    delta
+}
+
 /// Gradients of [`attention`] for queries, keys and values, from its results and the gradient of its output.
 ///
 /// # Panics
@@ -196,10 +222,8 @@ pub fn attention_backward(
     if rows.tokens() == 0 {
         return gradients;
     }
-    let delta = Buffer::empty(client, lse.len(), Number::F32);
+    let delta = attention_delta(client, out, dout, shape, number);
     let (n_heads, n_kv_heads, head_dim, tile) = (shape.n_heads, shape.n_kv_heads, shape.head_dim, tile(shape.head_dim));
-    let cube = CubeDim::new_1d(UNITS);
-    launch!(client, output_products, cover(delta.len()), cube, out, dout, delta, n_heads, head_dim, number.element(),);
     let (count, cube) = grid(rows.tokens(), n_heads, &shape);
     launch!(
         client,

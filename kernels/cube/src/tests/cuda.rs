@@ -77,6 +77,12 @@ fn call_everything(client: &Client) {
             let [q, kv] = [n_heads, n_kv_heads].map(|heads| buffer(20 * heads * head_dim, number));
             let (out, lse) = attention(client, [&q, &kv, &kv], &rows, shape, number);
             attention_backward(client, [&q, &kv, &kv], [&out, &lse, &q], &rows, shape, number);
+            let scores = buffer(n_heads * 4 * 12, Number::F32);
+            let tile = Tile { first_head: 0, first_query: 8, queries: 4, first_key: 0, keys: 12 };
+            tile_softmax(client, &scores, &rows, &lse, tile, shape, number);
+            tile_softmax_gradient(client, [&scores; 2], &rows, [&lse; 2], tile, shape, number);
+            let [part, sums] = [12, 20].map(|tokens| buffer(n_kv_heads * tokens * head_dim, Number::F32));
+            add_tile(client, &part, &sums, (0, tile), shape);
             let angles = buffer(20 * head_dim / 2, Number::F32);
             rotary(client, &q, [&angles, &angles], head_dim, Rotation::Forward, number);
         }
@@ -99,6 +105,7 @@ fn call_everything(client: &Client) {
         let (packed, tables) = (words(client, &[0; 64]), buffer(272, Number::F32));
         let matrix = Nf4 { packed, tables, elements: 256, scales_at: 128, groups_at: 144, mean_at: 160 };
         decode(client, &matrix, 0, 256, number);
+        decode_int8(client, &words(client, &[0; 68]), 256, 256, number);
     }
 }
 
