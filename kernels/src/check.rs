@@ -156,7 +156,7 @@ impl Check<'_> {
             let placed = self.on(&w, DType::F32);
             self.compare(
                 &named("rms_norm"),
-                (&[x.clone()], 1),
+                (std::slice::from_ref(&x), 1),
                 bound,
                 &|x| crate::rms_norm(x[0].clone(), placed.clone(), 1e-5),
                 &|x| twin::rms_norm(x[0].clone(), w.clone(), 1e-5),
@@ -180,7 +180,7 @@ impl Check<'_> {
             let (cos_there, sin_there) = (self.on(&cos, DType::F32), self.on(&sin, DType::F32));
             self.compare(
                 &named("rotary"),
-                (&[x.clone()], 1),
+                (std::slice::from_ref(&x), 1),
                 bound,
                 &|x| crate::rotary(x[0].clone(), cos_there.clone(), sin_there.clone(), width),
                 &|x| twin::rotary(x[0].clone(), cos.clone(), sin.clone(), width),
@@ -257,7 +257,7 @@ impl Check<'_> {
                 let named = |what: &str| format!("{what} {name} {tokens}x{inputs}x{outputs}");
                 self.compare(
                     &named("frozen_linear"),
-                    (&[x.clone()], 1),
+                    (std::slice::from_ref(&x), 1),
                     bound,
                     &|x| crate::frozen_linear(x[0].clone(), placed.clone()),
                     &|x| twin::frozen_linear(x[0].clone(), twins.clone()),

@@ -92,7 +92,7 @@ pub enum Event {
         first_step: u64,
     },
     /// One optimizer update is done.
-    Step(StepMetrics),
+    Step(Box<StepMetrics>),
     /// A checkpoint is complete.
     Checkpoint {
         /// Optimizer updates in it.

@@ -57,7 +57,7 @@ fn train_here(job: Job, stop: &AtomicBool, events: &mut Listener<'_>) -> Result<
         let metrics = run.step()?;
         tokens += metrics.tokens;
         run.metrics.step(&metrics)?;
-        events(Event::Step(metrics));
+        events(Event::Step(Box::new(metrics)));
         run.tell_notes(events);
         if stop.load(Ordering::Relaxed) && run.standing.step < run.steps {
             return run.interrupted(events);
