@@ -19,6 +19,7 @@ LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "rope_the
 QWEN2 = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "rope_theta": 1000000.0}
 # Family; width, feed-forward width, blocks, heads, key/value heads, vocabulary; whether the head is the embedding.
 SHAPES = {
+    "tiny": (LLAMA, (64, 128, 1, 4, 2, 288), False),
     "smollm2": (LLAMA, (576, 1536, 30, 9, 3, 49152), True),
     "8b": (LLAMA, (4096, 14336, 32, 32, 8, 128256), False),
     "14b": (QWEN2, (5120, 13824, 48, 40, 8, 152064), False),
