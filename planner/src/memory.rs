@@ -24,7 +24,7 @@
 //! | packing | on the CPU: panels of one product (below) | device |
 //! | staging | beside a card: the largest tensor, on its way through host memory | dram |
 //! | movers | 3 MB for each thread that pages weights, moves block inputs, drives the disks; three that save | host |
-//! | runtime | code, threads, small blocks: 60 MB and 2 MB a core; 600 MB with a CUDA context, 270 MB with a Vulkan device | device |
+//! | runtime | code, threads, small blocks: 54 MB and 2 MB a core; 600 MB with a CUDA context, 270 MB with a Vulkan device | device |
 //!
 //! | phase | terms besides, all on the device unless said |
 //! |---|---|

@@ -78,7 +78,7 @@ class Check:
             self.note(what, False, "not begun: out of time", f"{self.arguments.seconds} s in all")
         return late
 
-    def run(self, name, *command, device=True):
+    def run(self, name, *command):
         """Runs tune; its output is kept. Returns (ok, stdout)."""
         log = self.out / f"{name}.txt"
         result = subprocess.run([self.tune, *map(str, command)], capture_output=True, text=True, timeout=900)

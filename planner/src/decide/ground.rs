@@ -142,7 +142,7 @@ impl<'a> Ground<'a> {
     }
 }
 
-/// bf16 where the processor multiplies it in hardware. CUDA: f32, because the plain path there is proven in f32 only.
+/// bf16 where the processor multiplies it in hardware. On other devices f32: bf16 has not run on one yet.
 fn precision(recipe: &Recipe, machine: &Machine, device: DeviceChoice) -> Precision {
     match recipe.model.precision {
         recipe::PrecisionChoice::F32 => Precision::F32,

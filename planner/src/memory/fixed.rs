@@ -8,7 +8,7 @@ use super::{Shape, Term, term};
 use crate::plan::{DeviceChoice, MethodPlan, OptimizerKind, Precision, Tier};
 
 /// Code, thread stacks and small blocks of a process on the CPU, bytes: measured with no model, and what each core adds.
-const RUNTIME_CPU_BYTES: u64 = 60_000_000;
+const RUNTIME_CPU_BYTES: u64 = 54_000_000;
 const RUNTIME_CORE_BYTES: u64 = 2_000_000;
 /// What a thread takes that pages weights, moves block inputs, drives the disks, or writes a checkpoint while training goes on: its stack and
 /// small blocks.
