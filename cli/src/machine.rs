@@ -31,12 +31,10 @@ pub fn read(io: Vec<IoProfile>) -> anyhow::Result<Machine> {
     };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let processor = rates::known().unwrap_or(Rates::usual(cores));
-    let (cuda, no_cuda) =
-        listed(devices::cuda_cards(), "NVIDIA's driver lists no card; see nvidia-smi, or use \"cpu\"");
-    let (vulkan, no_vulkan) = listed(
-        devices::vulkan_cards(),
-        "Vulkan lists no device; install the card's driver (Debian: mesa-vulkan-drivers), or use \"cpu\"",
-    );
+    let (cuda, vulkan) = (devices::cuda_cards(), devices::vulkan_cards());
+    let why = |cards: &Result<Vec<Card>, devices::Missing>| cards.as_ref().err().map(ToString::to_string);
+    let missing = MissingDevices { cuda: why(&cuda), vulkan: why(&vulkan) };
+    let (cuda, vulkan) = (cuda.unwrap_or_default(), vulkan.unwrap_or_default());
     let rates = Rates { nvme: rates::drives(&io), ..processor };
     let named = |index: usize, card: &Card| DeviceChoice::Vulkan { index, shares_memory: card.shares_memory };
     let on_cuda = cuda.iter().enumerate().map(|(index, card)| (DeviceChoice::Cuda(index), card_rates(card, &rates)));
@@ -48,7 +46,7 @@ pub fn read(io: Vec<IoProfile>) -> anyhow::Result<Machine> {
         cgroup_available_bytes: offload::host_memory_limit_bytes(),
         cores,
         fast_bf16: fast_bf16(),
-        missing: MissingDevices { cuda: no_cuda, vulkan: no_vulkan },
+        missing,
         device_rates: on_cuda.chain(on_vulkan).collect(),
         cuda_available_bytes: cuda.iter().map(free).collect(),
         vulkan: vulkan
@@ -74,17 +72,6 @@ fn fast_bf16() -> bool {
 #[cfg(not(target_arch = "x86_64"))]
 fn fast_bf16() -> bool {
     false
-}
-
-/// The cards, or why there are none.
-fn listed(cards: Result<Vec<Card>, devices::Missing>, none: &str) -> (Vec<Card>, Option<String>) {
-    match cards {
-        Ok(cards) => {
-            let missing = cards.is_empty().then(|| none.to_string());
-            (cards, missing)
-        }
-        Err(missing) => (Vec::new(), Some(missing.to_string())),
-    }
 }
 
 /// Published figures of the card beside this machine's own host memory; usual ones of a card that the catalogue does not know, and of

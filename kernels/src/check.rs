@@ -76,7 +76,10 @@ pub(crate) fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
 /// Rows of an attention case: bounds, query heads, key/value heads, head width, window.
 type Rows = (&'static [u32], [usize; 3], Option<usize>);
 
-type Op<'a> = &'a dyn Fn(&[Tensor<2>]) -> Tensor<2>;
+pub(crate) type Op<'a> = &'a dyn Fn(&[Tensor<2>]) -> Tensor<2>;
+
+/// A gradient for an output, of its shape and format.
+type Gradient<'a> = &'a dyn Fn(&Tensor<2>) -> Tensor<2>;
 
 /// Whether a device computes in a format at all.
 pub fn computes_in(device: &Device, format: Format) -> bool {
@@ -131,14 +134,13 @@ impl Check<'_> {
         ours: Op<'_>,
         twin: Op<'_>,
     ) {
-        let [rows, columns] = twin(inputs).dims();
-        let g = self.matrices(99, [[rows, columns]])[0].clone();
+        let g = |y: &Tensor<2>| self.matrices(99, [y.dims()])[0].clone();
         let placed: Vec<Tensor<2>> = inputs
             .iter()
             .enumerate()
             .map(|(at, input)| self.on(input, if at < rounded { self.dtype } else { DType::F32 }))
             .collect();
-        let ours = pass(&placed, &self.on(&g, self.dtype), ours);
+        let ours = pass(&placed, &|y| self.on(&g(y), self.dtype), ours);
         let twins = pass(inputs, &g, twin);
         for (part, (ours, twins)) in ours.iter().zip(&twins).enumerate() {
             let result = if part == 0 { "output".to_string() } else { format!("gradient of input {part}") };
@@ -323,14 +325,16 @@ fn geometry(segments: &[u32], heads: [usize; 3], window: Option<usize>) -> (Atte
     (geometry, [[tokens, n_heads * head_dim], [tokens, n_kv_heads * head_dim]])
 }
 
-/// Runs `f` on tracked copies of `inputs` and sends `g` back: the output and a gradient for each input.
-fn pass(inputs: &[Tensor<2>], g: &Tensor<2>, f: Op<'_>) -> Vec<Vec<f32>> {
+/// Runs `f` on tracked copies of `inputs` and sends back what `gradient` makes of its output: the output and a gradient for each input.
+pub(crate) fn pass(inputs: &[Tensor<2>], gradient: Gradient<'_>, f: Op<'_>) -> Vec<Vec<f32>> {
     let tracked: Vec<Tensor<2>> =
         inputs.iter().map(|input| Tensor::<2>::from_inner(input.clone()).require_grad()).collect();
     let y = f(&tracked);
-    let mut results = vec![values(y.clone().inner())];
-    let mut gradients = crate::seed_gradient(y, g.clone()).backward();
-    results.extend(tracked.iter().map(|input| input.grad_remove(&mut gradients).map(values).unwrap_or_default()));
+    let plain = y.clone().inner();
+    let mut gradients = crate::seed_gradient(y, gradient(&plain)).backward();
+    let mut results = vec![values(plain)];
+    let reached = |input: &Tensor<2>| input.grad_remove(&mut gradients).expect("every input takes part in the output");
+    results.extend(tracked.iter().map(reached).map(values));
     results
 }
 

@@ -39,7 +39,7 @@ pub struct Missing(String);
 /// The driver's CUDA cards, in CUDA's own order.
 ///
 /// # Errors
-/// [`Missing`]: the feature, the driver.
+/// [`Missing`]: the feature, the driver, any card.
 pub fn cuda_cards() -> Result<Vec<Card>, Missing> {
     #[cfg(feature = "cuda")]
     {
@@ -47,7 +47,7 @@ pub fn cuda_cards() -> Result<Vec<Card>, Missing> {
         let addresses: Vec<Option<&str>> = cards.iter().map(|card| card.address.as_deref()).collect();
         let free = watch::nvidia_free_bytes(&addresses);
         cards.iter_mut().zip(free).for_each(|(card, free)| card.free_bytes = free);
-        Ok(cards)
+        some(cards, "NVIDIA's driver lists no card; see nvidia-smi, or use \"cpu\"")
     }
     #[cfg(not(feature = "cuda"))]
     Err(not_built("cuda"))
@@ -56,10 +56,13 @@ pub fn cuda_cards() -> Result<Vec<Card>, Missing> {
 /// Vulkan devices: cards, then processors' graphics, then software.
 ///
 /// # Errors
-/// [`Missing`]: the feature, the loader.
+/// [`Missing`]: the feature, the loader, any device.
 pub fn vulkan_cards() -> Result<Vec<Card>, Missing> {
     #[cfg(feature = "wgpu")]
-    return vulkan::cards();
+    return some(
+        vulkan::cards()?,
+        "Vulkan lists no device; install the card's driver (Debian: mesa-vulkan-drivers), or use \"cpu\"",
+    );
     #[cfg(not(feature = "wgpu"))]
     Err(not_built("wgpu"))
 }
@@ -90,6 +93,11 @@ pub fn vulkan(index: usize) -> Result<Device, Missing> {
         let _ = index;
         Err(not_built("wgpu"))
     }
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn some(cards: Vec<Card>, none: &str) -> Result<Vec<Card>, Missing> {
+    if cards.is_empty() { Err(Missing(none.to_string())) } else { Ok(cards) }
 }
 
 #[cfg(not(all(feature = "cuda", feature = "wgpu")))]

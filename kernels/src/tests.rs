@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
 
+use crate::check::{Op, pass};
 pub(crate) use crate::check::{Values, values};
 use crate::head::{HeadGradients, linear_cross_entropy};
 use crate::{AttentionGeometry, Dropout, Gate, Lora, twin};
@@ -24,20 +25,14 @@ pub(crate) fn assert_close(what: &str, ours: &[f32], twin: &[f32], tolerance: f3
     }
 }
 
-/// Runs `f` on tracked copies of `inputs` and sends `g` back: the output and a gradient for each input.
-fn with_gradients(inputs: &[Tensor<2>], f: &dyn Fn(&[Tensor<2>]) -> Tensor<2>) -> Vec<Vec<f32>> {
-    let tracked: Vec<Tensor<2>> =
-        inputs.iter().map(|input| Tensor::<2>::from_inner(input.clone()).require_grad()).collect();
-    let y = f(&tracked);
-    let [rows, columns] = y.dims();
-    let g = Values(99).matrix(rows, columns).cast(y.dtype());
-    let mut results = vec![values(y.clone().inner())];
-    let mut gradients = crate::seed_gradient(y, g).backward();
-    results.extend(tracked.iter().map(|input| values(input.grad_remove(&mut gradients).unwrap())));
-    results
+/// The output of `f` and a gradient for each of `inputs`.
+fn with_gradients(inputs: &[Tensor<2>], f: Op<'_>) -> Vec<Vec<f32>> {
+    let gradient = |y: &Tensor<2>| {
+        let [rows, columns] = y.dims();
+        Values(99).matrix(rows, columns).cast(y.dtype())
+    };
+    pass(inputs, &gradient, f)
 }
-
-type Op<'a> = &'a dyn Fn(&[Tensor<2>]) -> Tensor<2>;
 
 fn compare(what: &str, inputs: &[Tensor<2>], kernel: Op<'_>, reference: Op<'_>, tolerance: f32) {
     let (ours, twins) = (with_gradients(inputs, kernel), with_gradients(inputs, reference));

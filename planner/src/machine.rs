@@ -127,8 +127,7 @@ impl Machine {
         if device.has_own_memory() { self.available_bytes(device) } else { self.memory_total_bytes }
     }
 
-    /// The Vulkan device of that index, if there is one.
-    pub fn vulkan_device(&self, index: usize) -> Option<DeviceChoice> {
+    fn vulkan_device(&self, index: usize) -> Option<DeviceChoice> {
         let memory = self.vulkan.get(index)?;
         Some(DeviceChoice::Vulkan { index, shares_memory: memory.shares_memory })
     }

@@ -154,9 +154,6 @@ fn cards(machine: &Inventory) -> Vec<(String, String)> {
     for (kind, devices) in [("cuda", &machine.devices.cuda), ("vulkan", &machine.devices.vulkan)] {
         match devices {
             Fact::Unknown { unknown } => rows.push(row(kind, unknown.clone())),
-            Fact::Known(devices) if devices.is_empty() => {
-                rows.push(row(kind, "the driver lists no device".to_string()))
-            }
             Fact::Known(devices) => rows.extend(devices.iter().map(|one| row(&one.device, usable(one)))),
         }
     }

@@ -178,7 +178,6 @@ pub fn tile_softmax(
 ///
 /// # Panics
 /// If sizes disagree: our bug.
-#[allow(clippy::too_many_arguments)]
 pub fn tile_softmax_gradient(
     client: &Client,
     [scores, along]: [&Buffer; 2],
