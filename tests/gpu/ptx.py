@@ -2,7 +2,8 @@
 
 In:    NVRTC: `pip install --no-deps -r tests/gpu/requirements.txt`, or a CUDA toolkit; a Vulkan device, if only in software, where the
        kernels' buffers lie meanwhile (Debian: mesa-vulkan-drivers); cargo.
-Out:   a line for each architecture; exit 1 with NVRTC's own words at the first kernel that it refuses.
+Out:   a line for each architecture: how much PTX, the most registers of a unit, which kernels do not keep their numbers in registers;
+       exit 1 with NVRTC's own words at the first kernel that it refuses.
 Never: runs a kernel.
 
 Run:   python tests/gpu/ptx.py
@@ -10,6 +11,7 @@ Run:   python tests/gpu/ptx.py
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -41,20 +43,37 @@ def text(nvrtc, program, kind):
 
 
 def compile_one(nvrtc, headers, source, architecture):
-    """PTX of a source, or the end."""
+    """PTX of a source and the assembler's words about its registers, or the end."""
     program = ctypes.c_void_p()
     name = source.name.encode()
     code = nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), name, 0, None, None)
     assert code == 0, f"nvrtcCreateProgram: {code}"
     folders = [folder for header in headers for folder in (header, header / "cccl")]
-    options = [f"--gpu-architecture={architecture}", *(f"--include-path={folder}" for folder in folders)]
+    options = [f"--gpu-architecture={architecture}", "--ptxas-options=-v", *(f"--include-path={folder}" for folder in folders)]
     given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     if nvrtc.nvrtcCompileProgram(program, len(options), given) != 0:
         sys.exit(f"{source.name} for {architecture}: {text(nvrtc, program, 'ProgramLog')}")
-    ptx = text(nvrtc, program, "PTX")
+    ptx, log = text(nvrtc, program, "PTX"), text(nvrtc, program, "ProgramLog")
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
     assert f".target {architecture}" in ptx, f"{source.name}: PTX of another target"
-    return ptx
+    return ptx, log
+
+
+def registers(log):
+    """Registers of a unit, and bytes that found no place in them."""
+    used, spilled = re.search(r"Used (\d+) registers", log), re.search(r"(\d+) bytes spill stores", log)
+    assert used and spilled, f"no registers in {log!r}"
+    return int(used[1]), int(spilled[1])
+
+
+def line(nvrtc, headers, sources, architecture):
+    """What became of all sources."""
+    made = {source.stem: compile_one(nvrtc, headers, source, architecture) for source in sources}
+    found = {name: registers(log) for name, (_, log) in made.items()}
+    size = sum(len(ptx) for ptx, _ in made.values())
+    spills = [f"{name.split('-')[1]} {spilled} bytes" for name, (_, spilled) in found.items() if spilled]
+    most = max(used for used, _ in found.values())
+    return f"{architecture:8} {len(sources)} kernels, {size / 1e6:.2f} MB of PTX, {most} registers, spilled: {', '.join(spills) or 'none'}"
 
 
 def main():
@@ -66,8 +85,7 @@ def main():
         sources = sorted(Path(folder).glob("*.cu"))
         assert len(sources) > 20, f"{len(sources)} sources"
         for architecture in ARCHITECTURES:
-            size = sum(len(compile_one(nvrtc, headers, source, architecture)) for source in sources)
-            print(f"{architecture:8} {len(sources)} kernels, {size / 1e6:.2f} MB of PTX", flush=True)
+            print(line(nvrtc, headers, sources, architecture), flush=True)
 
 
 if __name__ == "__main__":

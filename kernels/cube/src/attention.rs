@@ -4,8 +4,7 @@
 //! Out:   outputs and the log-sum-exp of each (head, token); gradients.
 //! Never: holds scores of more than one tile: memory grows with the number of tokens.
 //!
-//! Sources: Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4; Dao 2023, arXiv:2307.08691. A cube has [`tile`] rows and as many lanes:
-//! a unit computes the score of its row with its lane's key, then its lane's share of the row's output. Queries' gradients are summed by
+//! Sources: Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4; Dao 2023, arXiv:2307.08691. Queries' gradients are summed by
 //! their own cubes and keys' by theirs, so that no sum depends on who comes first.
 
 use cubecl::client::Client;
@@ -14,7 +13,11 @@ use cubecl::prelude::*;
 use crate::launch::{Buffer, Number, launch};
 
 mod backward;
+mod blocks;
 mod tiles;
+
+pub(crate) use blocks::Blocks;
+use blocks::{LANES, add_weighted, dots, filled, first_row, load, own_lane, store};
 
 pub use backward::{attention_backward, attention_delta};
 pub use tiles::{Tile, add_tile, tile_softmax, tile_softmax_gradient};
@@ -69,98 +72,6 @@ impl Rows {
     }
 }
 
-/// Rows and lanes of a cube: three tiles of f32 fit into the 32 KB that every device shares.
-fn tile(head_dim: usize) -> usize {
-    if head_dim <= 128 { 16 } else { 8 }
-}
-
-/// Copies the rows from `token` on of one head into shared memory; zeros where there are none.
-#[cube]
-fn load<F: Float>(
-    from: &[F],
-    to: &mut Shared<[f32]>,
-    token: usize,
-    tokens: usize,
-    head: usize,
-    #[comptime] heads: usize,
-    #[comptime] head_dim: usize,
-    #[comptime] tile: usize,
-) {
-    let mut at = UNIT_POS as usize;
-    while at < tile * head_dim {
-        let row = token + at / head_dim;
-        let mut value = 0.0f32;
-        if row < tokens {
-            value = f32::cast_from(from[(row * heads + head) * head_dim + at % head_dim]);
-        }
-        to[at] = value;
-        at += tile * tile;
-    }
-}
-
-/// The product of a row of one tile with a row of another.
-#[cube]
-fn dot(a: &Shared<[f32]>, row: usize, b: &Shared<[f32]>, other: usize, #[comptime] head_dim: usize) -> f32 {
-    let mut sum = 0.0f32;
-    for at in 0..head_dim {
-        sum += a[row * head_dim + at] * b[other * head_dim + at];
-    }
-    sum
-}
-
-/// Adds to a unit's share of its row, a column every `tile`: weights of its row times the rows of a tile.
-#[cube]
-fn add_weighted(
-    sums: &mut Array<f32>,
-    weights: &Shared<[f32]>,
-    rows: &Shared<[f32]>,
-    #[comptime] head_dim: usize,
-    #[comptime] tile: usize,
-) {
-    let unit = UNIT_POS as usize;
-    let (mine, lane) = (unit / tile, unit % tile);
-    for part in 0..comptime!(head_dim.div_ceil(tile)) {
-        let column = part * tile + lane;
-        if column < head_dim {
-            let mut value = sums[part];
-            for other in 0..tile {
-                value += weights[mine * tile + other] * rows[other * head_dim + column];
-            }
-            sums[part] = value;
-        }
-    }
-}
-
-/// Writes a unit's share of its row, times a factor, to the head that begins at `start`.
-#[cube]
-fn store<F: Float>(
-    sums: &Array<f32>,
-    factor: f32,
-    out: &mut [F],
-    start: usize,
-    #[comptime] head_dim: usize,
-    #[comptime] tile: usize,
-) {
-    let lane = UNIT_POS as usize % tile;
-    for part in 0..comptime!(head_dim.div_ceil(tile)) {
-        let column = part * tile + lane;
-        if column < head_dim {
-            out[start + column] = F::cast_from(sums[part] * factor);
-        }
-    }
-}
-
-/// Zeros for a unit's share of its row.
-#[cube]
-fn zeros(#[comptime] head_dim: usize, #[comptime] tile: usize) -> Array<f32> {
-    let parts = comptime!(head_dim.div_ceil(tile));
-    let mut sums = Array::<f32>::new(parts);
-    for part in 0..parts {
-        sums[part] = 0.0f32;
-    }
-    sums
-}
-
 /// The first key that a query sees.
 #[cube]
 fn first_key(query: usize, starts: &[u32], window: u32) -> usize {
@@ -171,6 +82,12 @@ fn first_key(query: usize, starts: &[u32], window: u32) -> usize {
         first = position - window + 1u32;
     }
     usize::cast_from(first)
+}
+
+/// Whether a query sees a key, `from` being the first that it sees.
+#[cube]
+fn sees(query: usize, key: usize, from: usize, tokens: usize) -> bool {
+    query < tokens && key <= query && key >= from
 }
 
 #[cube(launch, create_dummy_kernel)]
@@ -185,79 +102,110 @@ fn forward<F: Float>(
     window: u32,
     #[comptime] n_heads: usize,
     #[comptime] n_kv_heads: usize,
-    #[comptime] head_dim: usize,
-    #[comptime] tile: usize,
+    #[comptime] blocks: Blocks,
     #[define(F)] _number: ElemType,
 ) {
+    let (unit_rows, unit_others, others) = comptime!((blocks.unit_rows, blocks.unit_others(), blocks.others));
     let tokens = starts.len();
-    let unit = UNIT_POS as usize;
-    let (mine, lane) = (unit / tile, unit % tile);
-    let base = CUBE_POS_X as usize * tile;
-    let query = base + mine;
+    let (first, lane) = (first_row(blocks), own_lane());
+    let base = CUBE_POS_X as usize * comptime!(blocks.rows);
     let head = CUBE_POS_Y as usize;
-    let kv_head = head / (n_heads / n_kv_heads);
-    let mut q_tile = Shared::<[f32]>::new_slice(tile * head_dim);
-    let mut k_tile = Shared::<[f32]>::new_slice(tile * head_dim);
-    let mut v_tile = Shared::<[f32]>::new_slice(tile * head_dim);
-    let mut scores = Shared::<[f32]>::new_slice(tile * tile);
-    let mut mixed = zeros(head_dim, tile);
-    load::<F>(q, &mut q_tile, base, tokens, head, n_heads, head_dim, tile);
-    let mut largest = f32::new(LOWEST);
-    let mut sum = 0.0f32;
-    let known = min(query, tokens - 1usize);
-    let from = first_key(known, starts, window);
-    let last = min(base + tile, tokens);
+    let kv_head = head / comptime!(n_heads / n_kv_heads);
+    let mut q_tile = Shared::<[f32]>::new_slice(comptime!(blocks.rows * blocks.row_stride()));
+    let mut kv_tile = Shared::<[f32]>::new_slice(comptime!(others * blocks.row_stride()));
+    let mut weights = Shared::<[f32]>::new_slice(comptime!(blocks.rows * blocks.weight_stride()));
+    let mut of_lanes = Shared::<[f32]>::new_slice(comptime!(blocks.rows * LANES));
+    load::<F>(q, &mut q_tile, base, head, tokens, n_heads, comptime!(blocks.rows), blocks);
+    let mut mixed = filled(0.0f32, comptime!(blocks.unit_sums()));
+    let mut largest = filled(f32::new(LOWEST), unit_rows);
+    let mut sums = filled(0.0f32, unit_rows);
+    let mut froms = Array::<u32>::new(unit_rows);
+    #[unroll]
+    for row in 0..unit_rows {
+        froms[row] = u32::cast_from(first_key(min(base + first + row, tokens - 1usize), starts, window));
+    }
+    let last = min(base + comptime!(blocks.rows), tokens);
     let mut key_base = first_key(base, starts, window);
     while key_base < last {
         sync_cube();
-        load::<F>(k, &mut k_tile, key_base, tokens, kv_head, n_kv_heads, head_dim, tile);
-        load::<F>(v, &mut v_tile, key_base, tokens, kv_head, n_kv_heads, head_dim, tile);
+        load::<F>(k, &mut kv_tile, key_base, kv_head, tokens, n_kv_heads, others, blocks);
         sync_cube();
-        let key = key_base + lane;
-        let seen = query < tokens && key <= query && key >= from;
-        let mut score = f32::new(LOWEST);
-        if seen {
-            score = dot(&q_tile, mine, &k_tile, lane, head_dim) * scale;
+        let mut scores = dots(&q_tile, &kv_tile, first, lane, blocks);
+        #[unroll]
+        for row in 0..unit_rows {
+            let mut highest = f32::new(LOWEST);
+            #[unroll]
+            for other in 0..unit_others {
+                let key = key_base + other * comptime!(LANES) + lane;
+                let mut score = f32::new(LOWEST);
+                if sees(base + first + row, key, usize::cast_from(froms[row]), tokens) {
+                    score = scores[row * unit_others + other] * scale;
+                }
+                scores[row * unit_others + other] = score;
+                highest = max(highest, score);
+            }
+            of_lanes[(first + row) * comptime!(LANES) + lane] = highest;
         }
-        scores[unit] = score;
         sync_cube();
-        let mut highest = largest;
-        for other in 0..tile {
-            highest = max(highest, scores[mine * tile + other]);
+        load::<F>(v, &mut kv_tile, key_base, kv_head, tokens, n_kv_heads, others, blocks);
+        #[unroll]
+        for row in 0..unit_rows {
+            let mut highest = largest[row];
+            #[unroll]
+            for other in 0..comptime!(LANES) {
+                highest = max(highest, of_lanes[(first + row) * comptime!(LANES) + other]);
+            }
+            let shrink = (largest[row] - highest).exp();
+            largest[row] = highest;
+            let mut sum = sums[row] * shrink;
+            #[unroll]
+            for other in 0..unit_others {
+                let place = other * comptime!(LANES) + lane;
+                let mut weight = 0.0f32;
+                if sees(base + first + row, key_base + place, usize::cast_from(froms[row]), tokens) {
+                    weight = (scores[row * unit_others + other] - highest).exp();
+                }
+                weights[(first + row) * comptime!(blocks.weight_stride()) + place] = weight;
+                sum += weight;
+            }
+            sums[row] = sum;
+            #[unroll]
+            for column in 0..comptime!(blocks.unit_columns()) {
+                mixed[row * comptime!(blocks.unit_columns()) + column] *= shrink;
+            }
         }
         sync_cube();
-        let mut weight = 0.0f32;
-        if seen {
-            weight = (score - highest).exp();
-        }
-        scores[unit] = weight;
-        sync_cube();
-        let shrink = (largest - highest).exp();
-        let mut weights = 0.0f32;
-        for other in 0..tile {
-            weights += scores[mine * tile + other];
-        }
-        sum = sum * shrink + weights;
-        for part in 0..comptime!(head_dim.div_ceil(tile)) {
-            mixed[part] *= shrink;
-        }
-        add_weighted(&mut mixed, &scores, &v_tile, head_dim, tile);
-        largest = highest;
-        key_base += tile;
+        add_weighted(&mut mixed, &weights, &kv_tile, first, lane, blocks);
+        key_base += others;
     }
-    if query < tokens {
-        store::<F>(&mixed, 1.0f32 / sum, out, (query * n_heads + head) * head_dim, head_dim, tile);
-        if lane == 0 {
-            lse[head * tokens + query] = largest + sum.ln();
+    sync_cube();
+    #[unroll]
+    for row in 0..unit_rows {
+        of_lanes[(first + row) * comptime!(LANES) + lane] = sums[row];
+    }
+    sync_cube();
+    #[unroll]
+    for row in 0..unit_rows {
+        let query = base + first + row;
+        let mut sum = 0.0f32;
+        #[unroll]
+        for other in 0..comptime!(LANES) {
+            sum += of_lanes[(first + row) * comptime!(LANES) + other];
+        }
+        if query < tokens {
+            let start = (query * n_heads + head) * comptime!(blocks.head_dim);
+            store::<F>(&mixed, row, 1.0f32 / sum, out, start, blocks);
+            if lane == 0 {
+                lse[head * tokens + query] = largest[row] + sum.ln();
+            }
         }
     }
 }
 
 /// Cubes for tiles of all tokens, by head.
-fn grid(tokens: usize, heads: usize, shape: &Shape) -> (CubeCount, CubeDim) {
-    let tile = tile(shape.head_dim);
+fn grid(tokens: usize, heads: usize, blocks: Blocks) -> (CubeCount, CubeDim) {
     let number = |count: usize| u32::try_from(count).expect("fewer than 2^32 tiles");
-    (CubeCount::Static(number(tokens.div_ceil(tile)), number(heads), 1), CubeDim::new_1d(number(tile * tile)))
+    (CubeCount::Static(number(tokens.div_ceil(blocks.rows)), number(heads), 1), CubeDim::new_1d(number(blocks.units())))
 }
 
 fn expect(shape: &Shape, [q, k, v]: [&Buffer; 3], rows: &Rows) {
@@ -276,8 +224,8 @@ pub fn attention(client: &Client, qkv: [&Buffer; 3], rows: &Rows, shape: Shape, 
     let out = Buffer::empty(client, q.len(), number);
     let lse = Buffer::empty(client, rows.tokens() * shape.n_heads, Number::F32);
     if rows.tokens() > 0 {
-        let (count, cube) = grid(rows.tokens(), shape.n_heads, &shape);
-        let tile = tile(shape.head_dim);
+        let blocks = Blocks::of_one_tile(shape.head_dim);
+        let (count, cube) = grid(rows.tokens(), shape.n_heads, blocks);
         launch!(
             client,
             forward,
@@ -293,8 +241,7 @@ pub fn attention(client: &Client, qkv: [&Buffer; 3], rows: &Rows, shape: Shape, 
             shape.window(),
             shape.n_heads,
             shape.n_kv_heads,
-            shape.head_dim,
-            tile,
+            blocks,
             number.element(),
         );
     }

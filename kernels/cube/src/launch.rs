@@ -51,7 +51,7 @@ macro_rules! made_of_themselves {
         }
     )*};
 }
-made_of_themselves!(f32, u32, usize, bool, ElemType);
+made_of_themselves!(f32, u32, usize, bool, ElemType, crate::attention::Blocks);
 
 /// Units of a cube for one-dimensional work.
 pub(crate) const UNITS: u32 = 256;

@@ -9,7 +9,8 @@
 use cubecl::client::Client;
 use cubecl::prelude::*;
 
-use super::{Rows, Shape, add_weighted, dot, expect, first_key, grid, load, store, tile, zeros};
+use super::blocks::{Blocks, LANES, add_weighted, dots, filled, first_row, load, own_lane, store};
+use super::{Rows, Shape, expect, first_key, grid, sees};
 use crate::launch::{Buffer, Number, UNITS, cover, launch};
 
 /// `delta[h, t]`: the sum over a head of output times its gradient.
@@ -49,51 +50,68 @@ fn query_gradient<F: Float>(
     window: u32,
     #[comptime] n_heads: usize,
     #[comptime] n_kv_heads: usize,
-    #[comptime] head_dim: usize,
-    #[comptime] tile: usize,
+    #[comptime] blocks: Blocks,
     #[define(F)] _number: ElemType,
 ) {
+    let (unit_rows, unit_others, others) = comptime!((blocks.unit_rows, blocks.unit_others(), blocks.others));
+    let own_rows = comptime!(blocks.rows);
     let tokens = starts.len();
-    let unit = UNIT_POS as usize;
-    let (mine, lane) = (unit / tile, unit % tile);
-    let base = CUBE_POS_X as usize * tile;
-    let query = base + mine;
+    let (first, lane) = (first_row(blocks), own_lane());
+    let base = CUBE_POS_X as usize * own_rows;
     let head = CUBE_POS_Y as usize;
-    let kv_head = head / (n_heads / n_kv_heads);
-    let mut q_tile = Shared::<[f32]>::new_slice(tile * head_dim);
-    let mut dout_tile = Shared::<[f32]>::new_slice(tile * head_dim);
-    let mut kv_tile = Shared::<[f32]>::new_slice(tile * head_dim);
-    let mut products = Shared::<[f32]>::new_slice(tile * tile);
-    let mut sums = zeros(head_dim, tile);
-    load::<F>(q, &mut q_tile, base, tokens, head, n_heads, head_dim, tile);
-    load::<F>(dout, &mut dout_tile, base, tokens, head, n_heads, head_dim, tile);
-    let known = min(query, tokens - 1usize);
-    let from = first_key(known, starts, window);
-    let (own_lse, own_delta) = (lse[head * tokens + known], delta[head * tokens + known]);
-    let last = min(base + tile, tokens);
+    let kv_head = head / comptime!(n_heads / n_kv_heads);
+    let mut q_tile = Shared::<[f32]>::new_slice(comptime!(own_rows * blocks.row_stride()));
+    let mut dout_tile = Shared::<[f32]>::new_slice(comptime!(own_rows * blocks.row_stride()));
+    let mut kv_tile = Shared::<[f32]>::new_slice(comptime!(others * blocks.row_stride()));
+    let mut products = Shared::<[f32]>::new_slice(comptime!(own_rows * blocks.weight_stride()));
+    load::<F>(q, &mut q_tile, base, head, tokens, n_heads, own_rows, blocks);
+    load::<F>(dout, &mut dout_tile, base, head, tokens, n_heads, own_rows, blocks);
+    let mut sums = filled(0.0f32, comptime!(blocks.unit_sums()));
+    let mut froms = Array::<u32>::new(unit_rows);
+    let mut lses = filled(0.0f32, unit_rows);
+    let mut deltas = filled(0.0f32, unit_rows);
+    #[unroll]
+    for row in 0..unit_rows {
+        let known = min(base + first + row, tokens - 1usize);
+        froms[row] = u32::cast_from(first_key(known, starts, window));
+        lses[row] = lse[head * tokens + known];
+        deltas[row] = delta[head * tokens + known];
+    }
+    let last = min(base + own_rows, tokens);
     let mut key_base = first_key(base, starts, window);
     while key_base < last {
         sync_cube();
-        load::<F>(v, &mut kv_tile, key_base, tokens, kv_head, n_kv_heads, head_dim, tile);
+        load::<F>(v, &mut kv_tile, key_base, kv_head, tokens, n_kv_heads, others, blocks);
         sync_cube();
-        let key = key_base + lane;
-        let seen = query < tokens && key <= query && key >= from;
-        let along = dot(&dout_tile, mine, &kv_tile, lane, head_dim);
+        let along = dots(&dout_tile, &kv_tile, first, lane, blocks);
         sync_cube();
-        load::<F>(k, &mut kv_tile, key_base, tokens, kv_head, n_kv_heads, head_dim, tile);
+        load::<F>(k, &mut kv_tile, key_base, kv_head, tokens, n_kv_heads, others, blocks);
         sync_cube();
-        let mut product = 0.0f32;
-        if seen {
-            let weight = (dot(&q_tile, mine, &kv_tile, lane, head_dim) * scale - own_lse).exp();
-            product = weight * (along - own_delta) * scale;
+        let scores = dots(&q_tile, &kv_tile, first, lane, blocks);
+        #[unroll]
+        for row in 0..unit_rows {
+            #[unroll]
+            for other in 0..unit_others {
+                let (at, place) = (row * unit_others + other, other * comptime!(LANES) + lane);
+                let mut product = 0.0f32;
+                if sees(base + first + row, key_base + place, usize::cast_from(froms[row]), tokens) {
+                    let weight = (scores[at] * scale - lses[row]).exp();
+                    product = weight * (along[at] - deltas[row]) * scale;
+                }
+                products[(first + row) * comptime!(blocks.weight_stride()) + place] = product;
+            }
         }
-        products[unit] = product;
         sync_cube();
-        add_weighted(&mut sums, &products, &kv_tile, head_dim, tile);
-        key_base += tile;
+        add_weighted(&mut sums, &products, &kv_tile, first, lane, blocks);
+        key_base += others;
     }
-    if query < tokens {
-        store::<F>(&sums, 1.0f32, dq, (query * n_heads + head) * head_dim, head_dim, tile);
+    #[unroll]
+    for row in 0..unit_rows {
+        let query = base + first + row;
+        if query < tokens {
+            let start = (query * n_heads + head) * comptime!(blocks.head_dim);
+            store::<F>(&sums, row, 1.0f32, dq, start, blocks);
+        }
     }
 }
 
@@ -112,29 +130,31 @@ fn key_gradients<F: Float>(
     window: u32,
     #[comptime] n_heads: usize,
     #[comptime] n_kv_heads: usize,
-    #[comptime] head_dim: usize,
-    #[comptime] tile: usize,
+    #[comptime] blocks: Blocks,
     #[define(F)] _number: ElemType,
 ) {
+    let (unit_rows, unit_others, others) = comptime!((blocks.unit_rows, blocks.unit_others(), blocks.others));
+    let own_rows = comptime!(blocks.rows);
     let tokens = ends.len();
-    let unit = UNIT_POS as usize;
-    let (mine, lane) = (unit / tile, unit % tile);
-    let base = CUBE_POS_X as usize * tile;
-    let key = base + mine;
+    let (first, lane) = (first_row(blocks), own_lane());
+    let base = CUBE_POS_X as usize * own_rows;
     let kv_head = CUBE_POS_Y as usize;
     let group = comptime!(n_heads / n_kv_heads);
-    let mut k_tile = Shared::<[f32]>::new_slice(tile * head_dim);
-    let mut v_tile = Shared::<[f32]>::new_slice(tile * head_dim);
-    let mut other_tile = Shared::<[f32]>::new_slice(tile * head_dim);
-    let mut products = Shared::<[f32]>::new_slice(tile * tile);
-    let mut key_sums = zeros(head_dim, tile);
-    let mut value_sums = zeros(head_dim, tile);
-    load::<F>(k, &mut k_tile, base, tokens, kv_head, n_kv_heads, head_dim, tile);
-    load::<F>(v, &mut v_tile, base, tokens, kv_head, n_kv_heads, head_dim, tile);
-    let known = min(key, tokens - 1usize);
-    let end = ends[known];
-    let last_key = u32::cast_from(min(base + tile, tokens) - 1usize);
-    let mut last = ends[min(base + tile, tokens) - 1usize];
+    let mut k_tile = Shared::<[f32]>::new_slice(comptime!(own_rows * blocks.row_stride()));
+    let mut v_tile = Shared::<[f32]>::new_slice(comptime!(own_rows * blocks.row_stride()));
+    let mut other_tile = Shared::<[f32]>::new_slice(comptime!(others * blocks.row_stride()));
+    let mut shares = Shared::<[f32]>::new_slice(comptime!(own_rows * blocks.weight_stride()));
+    load::<F>(k, &mut k_tile, base, kv_head, tokens, n_kv_heads, own_rows, blocks);
+    load::<F>(v, &mut v_tile, base, kv_head, tokens, n_kv_heads, own_rows, blocks);
+    let mut key_sums = filled(0.0f32, comptime!(blocks.unit_sums()));
+    let mut value_sums = filled(0.0f32, comptime!(blocks.unit_sums()));
+    let mut row_ends = Array::<u32>::new(unit_rows);
+    #[unroll]
+    for row in 0..unit_rows {
+        row_ends[row] = ends[min(base + first + row, tokens - 1usize)];
+    }
+    let last_key = u32::cast_from(min(base + own_rows, tokens) - 1usize);
+    let mut last = ends[min(base + own_rows, tokens) - 1usize];
     if last - last_key > window {
         last = last_key + window;
     }
@@ -143,35 +163,58 @@ fn key_gradients<F: Float>(
         let mut query_base = base;
         while query_base < usize::cast_from(last) {
             sync_cube();
-            load::<F>(q, &mut other_tile, query_base, tokens, head, n_heads, head_dim, tile);
+            load::<F>(q, &mut other_tile, query_base, head, tokens, n_heads, others, blocks);
             sync_cube();
-            let query = query_base + lane;
-            let asked = min(query, tokens - 1usize);
-            let position = u32::cast_from(query);
-            let seen = key <= query && position < end && position - u32::cast_from(known) < window;
-            let mut weight = 0.0f32;
-            if seen {
-                let score = dot(&k_tile, mine, &other_tile, lane, head_dim) * scale;
-                weight = (score - lse[head * tokens + asked]).exp();
+            let mut weights = dots(&k_tile, &other_tile, first, lane, blocks);
+            #[unroll]
+            for other in 0..unit_others {
+                let place = other * comptime!(LANES) + lane;
+                let query = query_base + place;
+                let position = u32::cast_from(query);
+                let query_lse = lse[head * tokens + min(query, tokens - 1usize)];
+                #[unroll]
+                for row in 0..unit_rows {
+                    let (key, at) = (base + first + row, row * unit_others + other);
+                    let mut weight = 0.0f32;
+                    // A key past the last has no row's end beyond it.
+                    if key <= query && position < row_ends[row] && position - u32::cast_from(key) < window {
+                        weight = (weights[at] * scale - query_lse).exp();
+                    }
+                    weights[at] = weight;
+                    shares[(first + row) * comptime!(blocks.weight_stride()) + place] = weight;
+                }
             }
-            products[unit] = weight;
             sync_cube();
-            load::<F>(dout, &mut other_tile, query_base, tokens, head, n_heads, head_dim, tile);
+            load::<F>(dout, &mut other_tile, query_base, head, tokens, n_heads, others, blocks);
             sync_cube();
-            add_weighted(&mut value_sums, &products, &other_tile, head_dim, tile);
-            let along = dot(&v_tile, mine, &other_tile, lane, head_dim);
+            add_weighted(&mut value_sums, &shares, &other_tile, first, lane, blocks);
+            let along = dots(&v_tile, &other_tile, first, lane, blocks);
             sync_cube();
-            products[unit] = weight * (along - delta[head * tokens + asked]) * scale;
-            load::<F>(q, &mut other_tile, query_base, tokens, head, n_heads, head_dim, tile);
+            #[unroll]
+            for other in 0..unit_others {
+                let place = other * comptime!(LANES) + lane;
+                let query_delta = delta[head * tokens + min(query_base + place, tokens - 1usize)];
+                #[unroll]
+                for row in 0..unit_rows {
+                    let at = row * unit_others + other;
+                    let product = weights[at] * (along[at] - query_delta) * scale;
+                    shares[(first + row) * comptime!(blocks.weight_stride()) + place] = product;
+                }
+            }
+            load::<F>(q, &mut other_tile, query_base, head, tokens, n_heads, others, blocks);
             sync_cube();
-            add_weighted(&mut key_sums, &products, &other_tile, head_dim, tile);
-            query_base += tile;
+            add_weighted(&mut key_sums, &shares, &other_tile, first, lane, blocks);
+            query_base += others;
         }
     }
-    if key < tokens {
-        let start = (key * n_kv_heads + kv_head) * head_dim;
-        store::<F>(&key_sums, 1.0f32, dk, start, head_dim, tile);
-        store::<F>(&value_sums, 1.0f32, dv, start, head_dim, tile);
+    #[unroll]
+    for row in 0..unit_rows {
+        let key = base + first + row;
+        if key < tokens {
+            let start = (key * n_kv_heads + kv_head) * comptime!(blocks.head_dim);
+            store::<F>(&key_sums, row, 1.0f32, dk, start, blocks);
+            store::<F>(&value_sums, row, 1.0f32, dv, start, blocks);
+        }
     }
 }
 
@@ -223,8 +266,8 @@ pub fn attention_backward(
         return gradients;
     }
     let delta = attention_delta(client, out, dout, shape, number);
-    let (n_heads, n_kv_heads, head_dim, tile) = (shape.n_heads, shape.n_kv_heads, shape.head_dim, tile(shape.head_dim));
-    let (count, cube) = grid(rows.tokens(), n_heads, &shape);
+    let (n_heads, n_kv_heads, blocks) = (shape.n_heads, shape.n_kv_heads, Blocks::of_two_tiles(shape.head_dim));
+    let (count, cube) = grid(rows.tokens(), n_heads, blocks);
     launch!(
         client,
         query_gradient,
@@ -242,11 +285,10 @@ pub fn attention_backward(
         shape.window(),
         n_heads,
         n_kv_heads,
-        head_dim,
-        tile,
+        blocks,
         number.element(),
     );
-    let (count, cube) = grid(rows.tokens(), n_kv_heads, &shape);
+    let (count, cube) = grid(rows.tokens(), n_kv_heads, blocks);
     launch!(
         client,
         key_gradients,
@@ -265,8 +307,7 @@ pub fn attention_backward(
         shape.window(),
         n_heads,
         n_kv_heads,
-        head_dim,
-        tile,
+        blocks,
         number.element(),
     );
     gradients
