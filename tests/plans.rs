@@ -53,7 +53,7 @@ pub fn plan(model: &Path, set: &[&str]) -> (Weights, Plan) {
         cgroup_available_bytes: None,
         cores: 2,
         fast_bf16: false,
-        cuda_available_bytes: Vec::new(),
+        cuda: Vec::new(),
         vulkan: Vec::new(),
         missing: Default::default(),
         device_rates: Vec::new(),

@@ -44,7 +44,7 @@ fn plan(weights: &Weights, precision: Precision) -> InferencePlan {
         cgroup_available_bytes: None,
         cores: 2,
         fast_bf16: false,
-        cuda_available_bytes: Vec::new(),
+        cuda: Vec::new(),
         vulkan: Vec::new(),
         missing: Default::default(),
         device_rates: Vec::new(),

@@ -9,7 +9,7 @@ use std::fs;
 use anyhow::Context;
 use kernels::devices::{self, Card};
 use planner::hardware::{Catalogue, Described};
-use planner::machine::{MissingDevices, VulkanMemory};
+use planner::machine::{CudaCard, MissingDevices, VulkanMemory};
 use planner::plan::DeviceChoice;
 use planner::rates::{ComputeRates, Rates, RatesOrigin};
 use planner::{IoProfile, Machine};
@@ -48,7 +48,7 @@ pub fn read(io: Vec<IoProfile>) -> anyhow::Result<Machine> {
         fast_bf16: fast_bf16(),
         missing,
         device_rates: on_cuda.chain(on_vulkan).collect(),
-        cuda_available_bytes: cuda.iter().map(free).collect(),
+        cuda: cuda.iter().map(|card| CudaCard { available_bytes: free(card), fast_bf16: card.fast_bf16 }).collect(),
         vulkan: vulkan
             .iter()
             .map(|card| VulkanMemory { available_bytes: free(card), shares_memory: card.shares_memory })
@@ -112,6 +112,7 @@ mod tests {
             free_bytes: None,
             shares_memory: is_software,
             is_software,
+            fast_bf16: false,
             address: None,
         };
         let processor = Rates::usual(2);

@@ -203,7 +203,7 @@ impl Opened {
             (Some(PrecisionName::F32), _) => Precision::F32,
             (Some(PrecisionName::Bf16), _) => Precision::Bf16,
             (None, Some(plan)) => plan.model.precision,
-            (None, None) => inference::precision(machine, device),
+            (None, None) => machine.auto_precision(device),
         }
     }
 

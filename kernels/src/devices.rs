@@ -27,6 +27,8 @@ pub struct Card {
     pub shares_memory: bool,
     /// The processor itself stands in for a card.
     pub is_software: bool,
+    /// It multiplies bfloat16 in hardware.
+    pub fast_bf16: bool,
     /// Its place on the bus, `0000:01:00.0`, where it has one.
     pub address: Option<String>,
 }

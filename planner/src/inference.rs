@@ -73,11 +73,6 @@ pub struct DoesNotFit {
     pub hint: &'static str,
 }
 
-/// bf16 where the processor multiplies it in hardware, else f32: what training takes by itself.
-pub fn precision(machine: &Machine, device: DeviceChoice) -> Precision {
-    if device.is_host() && machine.fast_bf16 { Precision::Bf16 } else { Precision::F32 }
-}
-
 /// The nearest tier that holds the network: the device, host memory beside a card, drives.
 pub fn plan(request: &Request<'_>, machine: &Machine) -> Result<InferencePlan, DoesNotFit> {
     let budget = request.memory_bytes.unwrap_or_else(|| machine.auto_budget_bytes(request.device));
@@ -206,7 +201,7 @@ mod tests {
             cgroup_available_bytes: None,
             cores: 2,
             fast_bf16: false,
-            cuda_available_bytes: Vec::new(),
+            cuda: Vec::new(),
             vulkan: Vec::new(),
             missing: Default::default(),
             device_rates: Vec::new(),

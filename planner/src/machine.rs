@@ -11,7 +11,7 @@ use recipes::DeviceName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::DeviceChoice;
+use crate::plan::{DeviceChoice, Precision};
 use crate::rates::Rates;
 
 /// Share of the free memory that `auto` may plan with; the rest is for what else runs and for what no formula names.
@@ -30,8 +30,8 @@ pub struct Machine {
     pub cores: usize,
     /// The processor multiplies bfloat16 in hardware (AVX512-BF16).
     pub fast_bf16: bool,
-    /// Free memory of each CUDA card this build can use, bytes.
-    pub cuda_available_bytes: Vec<u64>,
+    /// CUDA cards this build can use.
+    pub cuda: Vec<CudaCard>,
     /// Vulkan devices this build can use.
     #[serde(default)]
     pub vulkan: Vec<VulkanMemory>,
@@ -56,6 +56,15 @@ pub struct MissingDevices {
     pub cuda: Option<String>,
     /// Vulkan.
     pub vulkan: Option<String>,
+}
+
+/// A CUDA card, as far as a plan depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CudaCard {
+    /// What may still be taken of its memory, bytes.
+    pub available_bytes: u64,
+    /// It multiplies bfloat16 in hardware (compute capability 8.0).
+    pub fast_bf16: bool,
 }
 
 /// Memory of a Vulkan device.
@@ -116,10 +125,20 @@ impl Machine {
         let vulkan = |index: usize| self.vulkan.get(index).map_or(0, |memory| memory.available_bytes);
         match device {
             DeviceChoice::Cpu => host,
-            DeviceChoice::Cuda(index) => self.cuda_available_bytes.get(index).copied().unwrap_or(0),
+            DeviceChoice::Cuda(index) => self.cuda.get(index).map_or(0, |card| card.available_bytes),
             DeviceChoice::Vulkan { index, shares_memory: true } => vulkan(index).min(host),
             DeviceChoice::Vulkan { index, shares_memory: false } => vulkan(index),
         }
+    }
+
+    /// What `model.precision = "auto"` means on `device`: bf16 where it multiplies that in hardware, else f32.
+    pub fn auto_precision(&self, device: DeviceChoice) -> Precision {
+        let is_fast = match device {
+            DeviceChoice::Cpu => self.fast_bf16,
+            DeviceChoice::Cuda(index) => self.cuda.get(index).is_some_and(|card| card.fast_bf16),
+            DeviceChoice::Vulkan { .. } => false,
+        };
+        if is_fast { Precision::Bf16 } else { Precision::F32 }
     }
 
     /// The most that a recipe may promise of `device`, bytes: all of the host's memory, or what is free of a card's.
@@ -142,7 +161,7 @@ impl Machine {
     /// # Errors
     /// [`NoSuchDevice`] with how many there are.
     pub fn device(&self, name: DeviceName) -> Result<DeviceChoice, NoSuchDevice> {
-        let cards = self.cuda_available_bytes.len();
+        let cards = self.cuda.len();
         let refused = |found, missing: &Option<String>| NoSuchDevice { name, found, missing: missing.clone() };
         match name {
             DeviceName::Cpu => Ok(DeviceChoice::Cpu),

@@ -174,7 +174,7 @@ pub fn what_fits(
 
 /// On a processor device and host memory are one.
 fn reaches(machine: &Machine, question: &Question) -> Vec<Reach> {
-    let has_card = !machine.cuda_available_bytes.is_empty();
+    let has_card = !machine.cuda.is_empty();
     let dram = has_card.then_some(Reach::Dram);
     let nvme = (!question.nvme.is_empty()).then_some(Reach::Nvme);
     [Some(Reach::Device), dram, nvme].into_iter().flatten().collect()
@@ -204,7 +204,7 @@ fn recipe(method: FitMethod, reach: Reach, question: &Question) -> Result<Recipe
 fn parameters_max(method: FitMethod, reach: Reach, machine: &Machine, question: &Question) -> f64 {
     let (all_min, weights_min) = method.bytes_per_parameter_min();
     let host = machine.memory_total_bytes as f64;
-    let card = machine.cuda_available_bytes.iter().copied().max().map(|bytes| bytes as f64);
+    let card = machine.cuda.iter().map(|card| card.available_bytes).max().map(|bytes| bytes as f64);
     let nvme = if reach == Reach::Nvme { question.nvme_bytes.map_or(f64::INFINITY, |bytes| bytes as f64) } else { 0.0 };
     let everywhere = (host + card.unwrap_or(0.0) + nvme) / all_min;
     match reach {

@@ -48,7 +48,7 @@ def parse():
     parser.add_argument("--length", type=int, default=2048, help="tokens of a row")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--small-blocks", type=int, default=30, help="blocks of SmolLM2's shape where correctness is looked at")
-    parser.add_argument("--seconds", type=int, default=SECONDS, help="nothing new begins after so many")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="what runs then is ended, nothing new begins")
     return parser.parse_args()
 
 
@@ -78,10 +78,18 @@ class Check:
             self.note(what, False, "not begun: out of time", f"{self.arguments.seconds} s in all")
         return late
 
+    def limited(self, command):
+        """Runs a command for as long as there is time; one that takes longer has failed, and says so."""
+        left = max(1.0, self.arguments.seconds - (time.monotonic() - self.begun))
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=left)
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(command, 124, "", f"ended after {left:.0f} s: {self.arguments.seconds} s in all")
+
     def run(self, name, *command):
         """Runs tune; its output is kept. Returns (ok, stdout)."""
         log = self.out / f"{name}.txt"
-        result = subprocess.run([self.tune, *map(str, command)], capture_output=True, text=True, timeout=900)
+        result = self.limited([self.tune, *map(str, command)])
         log.write_text(f"$ tune {' '.join(map(str, command))}\n{result.stdout}\n{result.stderr}")
         if result.returncode != 0:
             self.note(name, False, f"exit {result.returncode}: {last_line(result.stderr)[:200]}", "exit 0")
@@ -354,7 +362,7 @@ def peers(check, method, model, run, precision):
     script = HERE.parent / "peers" / "peft_speed.py"
     command = [python, "-W", "ignore", script, "--model", model, "--adapter", run.adapter, "--rows", path, "--steps", arguments.steps]
     command += ["--precision", precision, "--device", device, *(["--base", "nf4"] if method == "qlora" else [])]
-    result = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=900)
+    result = check.limited([*map(str, command)])
     (check.out / f"peft-{method}.txt").write_text(result.stdout + result.stderr)
     if result.returncode != 0:
         check.note(f"{method}: PEFT beside it", None, f"failed: {last_line(result.stderr)[:120]}")

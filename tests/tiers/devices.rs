@@ -29,6 +29,44 @@ fn a_device_that_is_not_there_is_refused_in_one_line_with_what_to_do() {
     }
 }
 
+/// A folder of files that have the names of drivers' libraries and are none; the loader looks there first.
+fn no_drivers(runs: &Runs) -> PathBuf {
+    let folder = runs.path("no-drivers");
+    fs::create_dir(&folder).unwrap();
+    for name in ["libcuda.so", "libnvidia-ml.so", "libvulkan.so"] {
+        fs::write(folder.join(name), "").unwrap();
+        fs::write(folder.join(format!("{name}.1")), "").unwrap();
+    }
+    folder
+}
+
+#[test]
+fn a_machine_without_drivers_trains_on_its_processor_and_refuses_cards_with_what_to_install() {
+    let runs = Runs::new();
+    let folder = no_drivers(&runs);
+    let run = |output: &str, device: &str| {
+        let device = format!("hardware.device={device}");
+        let mut command = runs.command(output, &[&LORA[..], &[&device]].concat());
+        command.env("LD_LIBRARY_PATH", &folder).output().unwrap()
+    };
+    for device in ["auto", "cpu"] {
+        let result = run(device, device);
+        assert_eq!(result.status.code(), Some(0), "{}", said(&result));
+        assert_eq!(runs.steps(device).len(), 4);
+    }
+    let told = |has_feature: bool, feature: &str, library: &str| match has_feature {
+        true => library.to_owned(),
+        false => format!("--features {feature}"),
+    };
+    let cuda = told(cfg!(feature = "cuda"), "cuda", "libcuda.so.1 is not there; install the driver");
+    let vulkan = told(cfg!(feature = "wgpu"), "wgpu", "libvulkan.so.1 is not there; install the loader");
+    for (device, words) in [("cuda:0", cuda), ("vulkan:0", vulkan)] {
+        let line = error_line(&run("refused", device), 2);
+        assert!(line.contains(&words), "`{words}` is not in: {line}");
+        assert!(!runs.path("refused").exists());
+    }
+}
+
 #[test]
 fn the_processors_kernels_are_checked_and_measured_as_any_devices() {
     let runs = Runs::new();

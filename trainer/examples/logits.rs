@@ -61,7 +61,7 @@ fn network(weights: &Weights, tuned: &Tuned, tokens: usize) -> Network {
         cgroup_available_bytes: None,
         cores: 2,
         fast_bf16: false,
-        cuda_available_bytes: Vec::new(),
+        cuda: Vec::new(),
         vulkan: Vec::new(),
         missing: Default::default(),
         device_rates: Vec::new(),

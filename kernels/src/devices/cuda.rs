@@ -14,6 +14,8 @@ use super::{Card, Missing};
 
 /// Headers that generated kernels include.
 const HEADER: &str = "cuda_runtime.h";
+/// Compute capability, major, of the first cards that multiply bfloat16.
+const AMPERE: i32 = 8;
 /// Oldest NVRTC whose headers know what the code generator may write.
 const NVRTC_MIN: (i32, i32) = (12, 8);
 
@@ -36,16 +38,19 @@ pub(super) fn cards() -> Result<Vec<Card>, Missing> {
 
 fn card(index: i32) -> Result<Card, result::DriverError> {
     let device = result::device::get(index)?;
-    let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_INTEGRATED;
     // SAFETY: the device comes from the driver.
-    let (memory, integrated) =
-        unsafe { (result::device::total_mem(device)?, result::device::get_attribute(device, attribute)?) };
+    let attribute = |attribute| unsafe { result::device::get_attribute(device, attribute) };
+    // SAFETY: the same.
+    let memory = unsafe { result::device::total_mem(device)? };
+    let integrated = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_INTEGRATED)?;
+    let capability = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     Ok(Card {
         name: result::device::get_name(device)?,
         memory_bytes: memory as u64,
         free_bytes: None,
         shares_memory: integrated == 1,
         is_software: false,
+        fast_bf16: capability >= AMPERE,
         address: address(device),
     })
 }

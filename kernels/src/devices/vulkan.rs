@@ -85,6 +85,7 @@ fn one(instance: &Instance, device: vk::PhysicalDevice, counts: &mut [usize; 4])
         free_bytes,
         shares_memory: rank == 1 || rank == 3,
         is_software: rank == 3,
+        fast_bf16: false,
         address,
     };
     Some((rank, Found { card, kind }))

@@ -142,13 +142,11 @@ impl<'a> Ground<'a> {
     }
 }
 
-/// bf16 where the processor multiplies it in hardware. On other devices f32: bf16 has not run on one yet.
 fn precision(recipe: &Recipe, machine: &Machine, device: DeviceChoice) -> Precision {
     match recipe.model.precision {
         recipe::PrecisionChoice::F32 => Precision::F32,
         recipe::PrecisionChoice::Bf16 => Precision::Bf16,
-        recipe::PrecisionChoice::Auto if device.is_host() && machine.fast_bf16 => Precision::Bf16,
-        recipe::PrecisionChoice::Auto => Precision::F32,
+        recipe::PrecisionChoice::Auto => machine.auto_precision(device),
     }
 }
 

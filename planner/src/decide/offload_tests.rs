@@ -4,6 +4,7 @@
 use super::tests::{machine, plan_of, recipe, smollm2};
 use super::*;
 use crate::IoProfile;
+use crate::machine::CudaCard;
 use crate::units::bytes_text;
 
 const FULL: &str = "method.kind=full";
@@ -110,7 +111,7 @@ fn what_the_recipe_fixed_stays_where_it_is() {
 }
 
 fn card(bytes: u64, host: u64) -> Machine {
-    Machine { cuda_available_bytes: vec![bytes], ..machine(host) }
+    Machine { cuda: vec![CudaCard { available_bytes: bytes, fast_bf16: false }], ..machine(host) }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::architecture::{Activation, Family, LayerSpec, RopeScaling, RopeSpec};
-use crate::machine::{MissingDevices, NoSuchDevice, VulkanMemory};
+use crate::machine::{CudaCard, MissingDevices, NoSuchDevice, VulkanMemory};
 use crate::memory;
 use crate::units::bytes_text;
 use recipes::DeviceName;
@@ -51,7 +51,7 @@ pub(crate) fn machine(available: u64) -> Machine {
         cgroup_available_bytes: None,
         cores: 2,
         fast_bf16: false,
-        cuda_available_bytes: vec![],
+        cuda: vec![],
         vulkan: Vec::new(),
         missing: Default::default(),
         device_rates: Vec::new(),
@@ -77,12 +77,16 @@ fn smollm2_has_134_515_008_parameters_and_rank_16_adapters_4_884_480() {
 }
 
 #[test]
-fn precision_auto_is_bf16_only_where_the_processor_multiplies_it() {
+fn precision_auto_is_bf16_only_where_the_device_multiplies_it() {
     let mut machine = machine(20_000_000_000);
     assert_eq!(plan_of(&[], &machine).unwrap().model.precision, Precision::F32);
     machine.fast_bf16 = true;
     assert_eq!(plan_of(&[], &machine).unwrap().model.precision, Precision::Bf16);
     assert_eq!(plan_of(&["model.precision=f32"], &machine).unwrap().model.precision, Precision::F32);
+    for (fast_bf16, expected) in [(false, Precision::F32), (true, Precision::Bf16)] {
+        machine.cuda = vec![CudaCard { available_bytes: 8_000_000_000, fast_bf16 }];
+        assert_eq!(plan_of(&["hardware.device=cuda:0"], &machine).unwrap().model.precision, expected);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::links::drive_rates;
 use super::rates::rates;
 use super::{Described, Vendor};
-use crate::machine::{IoProfile, Machine};
+use crate::machine::{CudaCard, IoProfile, Machine};
 
 /// The kernel describes every page of 4096 bytes with 64: a 64th of the memory is gone before a program starts.
 const PAGE_TABLE_SHARE: u64 = 64;
@@ -40,7 +40,10 @@ impl Described {
                 Some(machine) => machine.bf16_tflops.is_some(),
                 None => platform.bf16_tflops.is_some(),
             },
-            cuda_available_bytes: cards.map_or_else(Vec::new, |(gpu, count)| vec![gpu.memory_bytes(); *count as usize]),
+            cuda: cards.map_or_else(Vec::new, |(gpu, count)| {
+                let card = CudaCard { available_bytes: gpu.memory_bytes(), fast_bf16: gpu.bf16_tflops.is_some() };
+                vec![card; *count as usize]
+            }),
             vulkan: Vec::new(),
             missing: Default::default(),
             device_rates: Vec::new(),

@@ -7,6 +7,7 @@
 use super::*;
 use crate::Machine;
 use crate::decide::tests::smollm2;
+use crate::machine::CudaCard;
 use crate::plan::Plan;
 
 const RECIPE: &str = r#"name = "r"
@@ -29,7 +30,7 @@ fn plan_with(spec: DecoderSpec, set: &[&str]) -> Plan {
         cgroup_available_bytes: None,
         cores: 2,
         fast_bf16: false,
-        cuda_available_bytes: vec![24_000_000_000],
+        cuda: vec![CudaCard { available_bytes: 24_000_000_000, fast_bf16: true }],
         vulkan: Vec::new(),
         missing: Default::default(),
         device_rates: Vec::new(),

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::architecture::{Activation, Family, LayerSpec, RopeScaling, RopeSpec};
+use crate::machine::CudaCard;
 use crate::rates::Rates;
 
 const GB: u64 = 1_000_000_000;
@@ -54,7 +55,7 @@ fn machine(ram: u64, cards: &[u64]) -> Machine {
         cgroup_available_bytes: None,
         cores: 16,
         fast_bf16: true,
-        cuda_available_bytes: cards.to_vec(),
+        cuda: cards.iter().map(|&available_bytes| CudaCard { available_bytes, fast_bf16: true }).collect(),
         vulkan: Vec::new(),
         missing: Default::default(),
         device_rates: Vec::new(),

@@ -7,6 +7,7 @@
 use planner::architecture::{Activation, DecoderSpec, Family, LayerSpec, RopeScaling, RopeSpec};
 use planner::costs::{BreakEven, Costs, Lanes, Power, Wear};
 use planner::hardware::{Asked, Catalogue, Described};
+use planner::machine::CudaCard;
 use planner::plan::{Phase, PhaseTime, Plan, Remedy, Resource, ResourceTime, Tier, TimePlan};
 use planner::rates::{NvmeRates, Rates};
 use planner::report::{Alternative, Report, RuleOfTwenty, SCHEMA, Shortfall};
@@ -60,7 +61,7 @@ pub fn machine(ram: u64, cards: &[u64]) -> Machine {
         cgroup_available_bytes: None,
         cores: 16,
         fast_bf16: true,
-        cuda_available_bytes: cards.to_vec(),
+        cuda: cards.iter().map(|&available_bytes| CudaCard { available_bytes, fast_bf16: true }).collect(),
         vulkan: Vec::new(),
         missing: Default::default(),
         device_rates: Vec::new(),

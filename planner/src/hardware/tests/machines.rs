@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::machine::CudaCard;
 use crate::rates::RatesOrigin;
 
 fn asked(gpu: &str) -> Asked {
@@ -105,7 +106,7 @@ fn a_unified_machine_computes_in_its_own_memory_and_takes_no_parts() {
     let all = catalogue();
     let spark = all.describe(&asked("dgx-spark")).unwrap();
     let machine = spark.machine(&[]);
-    assert!(machine.cuda_available_bytes.is_empty() && machine.cards == 1 && machine.fast_bf16 && machine.cores == 20);
+    assert!(machine.cuda.is_empty() && machine.cards == 1 && machine.fast_bf16 && machine.cores == 20);
     assert!((115e9..130e9).contains(&(machine.memory_available_bytes as f64)), "{}", machine.memory_available_bytes);
     assert_eq!(machine.rates.host_link_bytes_per_second, None);
     near(machine.rates.device_bytes_per_second, 273e9 * 0.85);
@@ -127,7 +128,8 @@ fn a_unified_machine_computes_in_its_own_memory_and_takes_no_parts() {
 fn memory_is_what_a_fresh_system_leaves_and_cards_what_a_process_gets() {
     let machine = described("rtx-a4500x2", "threadripper-3960x", &[]).machine(&[]);
     assert_eq!((machine.memory_total_bytes, machine.memory_available_bytes), (63_000_000_000, 61_000_000_000));
-    assert_eq!(machine.cuda_available_bytes, [20 * (1 << 30) - 500_000_000; 2]);
+    let card = CudaCard { available_bytes: 20 * (1 << 30) - 500_000_000, fast_bf16: true };
+    assert_eq!(machine.cuda, [card; 2]);
     assert_eq!((machine.cards, machine.cores, machine.fast_bf16), (2, 24, false));
     let tiny = catalogue().describe(&Asked { ram: Some(1_000_000_000), ..Asked::default() }).unwrap().machine(&[]);
     assert!(tiny.memory_available_bytes > 700_000_000);
