@@ -24,7 +24,7 @@ struct Found {
 
 /// Checks, measures and prints.
 pub fn print(arguments: &BenchKernelsArguments) -> Result<(), Failure> {
-    let choice = machine::read(Vec::new()).or_run()?.device(arguments.device).or_input()?;
+    let choice = machine::read(Vec::new(), arguments.device).or_run()?.device(arguments.device).or_input()?;
     let device = trainer::device(choice).map_err(opened::failure)?;
     ::kernels::memory::pack_by_panels();
     let mut found = Vec::new();

@@ -12,6 +12,7 @@ use planner::costs::Prices;
 use planner::hardware::{Asked, Catalogue, Described};
 use planner::units::bytes_text;
 use planner::{IoProfile, Machine};
+use recipes::DeviceName;
 use serde::Deserialize;
 
 use crate::failure::{Failure, OrFail};
@@ -123,11 +124,11 @@ impl Target {
         described(catalogue, &asked, file.prices).map(Some)
     }
 
-    /// What the planner may use; `paths` are the directories that stand for the drives.
-    pub fn machine(&self, paths: &[PathBuf], io: Vec<IoProfile>) -> Result<Machine, Failure> {
+    /// What the planner may use for `device`; `paths` are the directories that stand for the drives.
+    pub fn machine(&self, paths: &[PathBuf], io: Vec<IoProfile>, device: DeviceName) -> Result<Machine, Failure> {
         match &self.described {
             Some(described) => Ok(described.machine(paths)),
-            None => machine::read(io).or_run(),
+            None => machine::read(io, device).or_run(),
         }
     }
 }

@@ -34,6 +34,7 @@ use clap::Args;
 use planner::IoProfile;
 use planner::rates::Rates;
 use planner::units::bytes_text;
+use recipes::DeviceName;
 use serde::Serialize;
 
 use crate::failure::{Failure, OrFail};
@@ -118,9 +119,9 @@ pub fn print(arguments: &DoctorArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What this machine is, without measuring: titles, each with names and values.
-pub fn machine_facts() -> Vec<(String, Vec<(String, String)>)> {
-    let (nvidia, built_for_cuda, devices) = (nvidia::driver(), cfg!(feature = "cuda"), Kinds::asked());
+/// What this machine is for a run on `device`, without measuring: titles, each with names and values.
+pub fn machine_facts(device: DeviceName) -> Vec<(String, Vec<(String, String)>)> {
+    let (nvidia, built_for_cuda, devices) = (nvidia::driver(), cfg!(feature = "cuda"), Kinds::of_run(device));
     let asked = Asked { nvidia, built_for_cuda, devices, folders: Vec::new() };
     show::facts(&Inventory::of(&Tree::system(), asked))
 }

@@ -16,6 +16,7 @@ use checkpoints::gguf::Mix;
 use clap::{Args, ValueEnum};
 use offload::durable::{publish_directory, remove_folder, staging_folder, write_staged};
 use planner::units::bytes_text;
+use recipes::DeviceName;
 use serde_json::json;
 use trainer::export::{Export, ExportError, LogitsReport, Measure, Report, Target, Workshop};
 
@@ -105,7 +106,7 @@ pub fn run(arguments: &ExportArguments) -> Result<(), Failure> {
     check_output(&output, arguments.force)?;
     let staging = Staging::new(&output)?;
     progress.note(&format!("{} to {}: {}", found.title(), target::what(&target), output.display()));
-    let workshop = Workshop { machine: machine::read(Vec::new()).or_run()?, disk: staging.beside() };
+    let workshop = Workshop { machine: machine::read(Vec::new(), DeviceName::Cpu).or_run()?, disk: staging.beside() };
     let tuned = found.take_tuned();
     let export = Export::new(&found.base, tuned, found.data(), workshop).map_err(failure)?;
     let report = export.write(&target, &staging.folder).map_err(failure)?;

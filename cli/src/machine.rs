@@ -13,6 +13,7 @@ use planner::machine::{CudaCard, MissingDevices, VulkanMemory};
 use planner::plan::DeviceChoice;
 use planner::rates::{ComputeRates, Rates, RatesOrigin};
 use planner::{IoProfile, Machine};
+use recipes::DeviceName;
 
 use crate::rates;
 
@@ -21,8 +22,9 @@ const USUAL_CARD: &str = "rtx-3060-12gb";
 /// How much slower a Vulkan device in software computes than the same processor's own kernels.
 const SOFTWARE_SLOWDOWN: f64 = 10.0;
 
-/// Reads everything a plan depends on; `io` was measured now or earlier.
-pub fn read(io: Vec<IoProfile>) -> anyhow::Result<Machine> {
+/// Reads everything that a plan for `device` depends on; `io` was measured now or earlier. Drivers that the name cannot mean are not asked:
+/// loading one takes tens of megabytes.
+pub fn read(io: Vec<IoProfile>, device: DeviceName) -> anyhow::Result<Machine> {
     let info =
         fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo; only Linux tells its memory so far")?;
     let field = |name: &str| {
@@ -31,7 +33,8 @@ pub fn read(io: Vec<IoProfile>) -> anyhow::Result<Machine> {
     };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let processor = rates::known().unwrap_or(Rates::usual(cores));
-    let (cuda, vulkan) = (devices::cuda_cards(), devices::vulkan_cards());
+    let cuda = if may_be_cuda(device) { devices::cuda_cards() } else { Ok(Vec::new()) };
+    let vulkan = if may_be_vulkan(device) { devices::vulkan_cards() } else { Ok(Vec::new()) };
     let why = |cards: &Result<Vec<Card>, devices::Missing>| cards.as_ref().err().map(ToString::to_string);
     let missing = MissingDevices { cuda: why(&cuda), vulkan: why(&vulkan) };
     let (cuda, vulkan) = (cuda.unwrap_or_default(), vulkan.unwrap_or_default());
@@ -57,6 +60,16 @@ pub fn read(io: Vec<IoProfile>) -> anyhow::Result<Machine> {
         cards: 1,
         rates,
     })
+}
+
+/// Whether the name can mean an NVIDIA card: if it is missing, a run's device is replaced by `auto`.
+pub fn may_be_cuda(device: DeviceName) -> bool {
+    device != DeviceName::Cpu
+}
+
+/// Whether the name can mean a Vulkan device.
+pub fn may_be_vulkan(device: DeviceName) -> bool {
+    matches!(device, DeviceName::Vulkan(_))
 }
 
 fn kilobytes(info: &str, name: &str) -> Option<u64> {

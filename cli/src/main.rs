@@ -47,9 +47,15 @@ static ALLOCATOR: offload::heap::CountedHeap<mimalloc::MiMalloc> = offload::heap
 /// Stack of a worker. The engine of chat templates recurses; with less than 6 MB left it takes a stack of its own for every row.
 const WORKER_STACK_BYTES: usize = 16 << 20;
 
+/// Where in the cache devices keep which kernels are fastest on them.
+const DEVICES_FOLDER: &str = "devices";
+
 fn main() -> ExitCode {
     if let Err(error) = rayon::ThreadPoolBuilder::new().stack_size(WORKER_STACK_BYTES).build_global() {
         eprintln!("note: threads with the usual stacks, chat templates will render slower: {error}");
+    }
+    if let Ok(folder) = prepare::cache_folder() {
+        kernels::devices::keep_trials_in(&folder.join(DEVICES_FOLDER));
     }
     let result = match args::Arguments::parse_from(args::joined(std::env::args_os())).command {
         args::Command::Run(arguments) => run::run(&arguments),

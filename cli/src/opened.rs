@@ -161,7 +161,9 @@ impl Opened {
     }
 
     fn planned(&self, arguments: &SubjectArguments, work: Work, side: Side) -> Result<InferencePlan, Failure> {
-        let machine = machine::read(Vec::new()).or_run()?;
+        let of_run = self.plan.as_ref().map(|plan| plan.device.name());
+        let named = arguments.device.or(of_run).unwrap_or(DeviceName::Auto);
+        let machine = machine::read(Vec::new(), named).or_run()?;
         let nvme = match (&arguments.nvme, &self.plan) {
             (asked, _) if !asked.is_empty() => {
                 asked.iter().map(std::path::absolute).collect::<Result<_, _>>().or_input()?

@@ -30,7 +30,7 @@ pub fn report(recipe: &Recipe, target: &Target, subject: &Subject) -> Result<Rep
     notes.extend(subject.note.clone());
     notes.extend(target.notes.iter().cloned());
     let io = if target.described.is_some() { Vec::new() } else { io_profile::known(&recipe) };
-    let machine = target.machine(&recipe.offload.nvme, io)?;
+    let machine = target.machine(&recipe.offload.nvme, io, recipe.hardware.device)?;
     let (plan, alternatives, shortfall) = match planner::decide(&recipe, spec, &machine) {
         Ok(Decision { plan, alternatives }) => (plan, alternatives, None),
         Err(PlanError::DoesNotFit(misfit)) => (misfit.plan, Vec::new(), Some(misfit.shortfall)),

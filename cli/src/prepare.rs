@@ -76,7 +76,7 @@ pub fn open(recipe: &Recipe) -> Result<Weights, Failure> {
 /// Plans with what was measured on the recipe's drives.
 pub fn planned(recipe: &Recipe, weights: Weights, io: Vec<IoProfile>) -> Result<Prepared, Failure> {
     let transfers = io_profile::origin(recipe, &io);
-    let machine = machine::read(io).or_run()?;
+    let machine = machine::read(io, recipe.hardware.device).or_run()?;
     let plan =
         planner::plan(recipe, weights.spec().clone(), &machine).map_err(|error| match error.is_does_not_fit() {
             true => Failure::DoesNotFit(error.into()),

@@ -71,7 +71,8 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
             }
             Event::Data(line) => data.push(line.clone()),
             Event::Started { steps, first_step } => {
-                keep_session(&folder, Session::now(*first_step, *steps, std::mem::take(&mut data)), &mut progress);
+                let session = Session::now(planned.device.name(), *first_step, *steps, std::mem::take(&mut data));
+                keep_session(&folder, session, &mut progress);
             }
             _ => {}
         }

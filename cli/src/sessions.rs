@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use offload::durable::publish_file;
+use recipes::DeviceName;
 use serde::{Deserialize, Serialize};
 
 use crate::doctor;
@@ -35,11 +36,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// This process, now, on this machine.
-    pub fn now(first_step: u64, steps: u64, data: Vec<String>) -> Session {
+    /// This process, now, on this machine, computing on `device`.
+    pub fn now(device: DeviceName, first_step: u64, steps: u64, data: Vec<String>) -> Session {
         let started_unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let version = env!("CARGO_PKG_VERSION").to_string();
-        Session { started_unix_seconds, version, first_step, steps, machine: doctor::machine_facts(), data }
+        Session { started_unix_seconds, version, first_step, steps, machine: doctor::machine_facts(device), data }
     }
 
     /// Adds the line to a run directory.
@@ -105,10 +106,10 @@ mod tests {
     #[test]
     fn every_process_has_its_line_and_a_damaged_one_is_passed_over() {
         let run = tempfile::tempdir().unwrap();
-        Session::now(1, 10, vec!["data: 40 rows".into()]).keep(run.path()).unwrap();
+        Session::now(DeviceName::Cpu, 1, 10, vec!["data: 40 rows".into()]).keep(run.path()).unwrap();
         let path = run.path().join(FILE);
         std::fs::write(&path, format!("{}{{\"cut", std::fs::read_to_string(&path).unwrap())).unwrap();
-        Session::now(6, 10, Vec::new()).keep(run.path()).unwrap();
+        Session::now(DeviceName::Cpu, 6, 10, Vec::new()).keep(run.path()).unwrap();
         let sessions = of_run(run.path());
         assert_eq!(sessions.iter().map(|session| session.first_step).collect::<Vec<_>>(), [1, 6]);
         assert!(sessions[0].machine.iter().any(|(title, _)| title == "Processor") && sessions[0].started().is_some());

@@ -130,11 +130,17 @@ fn cast(tensor: CubeTensor, dtype: DType) -> CubeTensor {
     if tensor.dtype == dtype { tensor } else { CubeBackend::float_cast(tensor, wanted) }
 }
 
+/// Multiplications below which no kernel is tried out: a card is done with them before the next one is enqueued.
+const TRIED_FROM: usize = 1 << 26;
+
 /// `a b` for each matrix of a batch; sums are f32, and the result in `dtype`. Which kernel is fastest is tried out once for each size, but for
-/// a device in software, where the trials take longer than what they save.
+/// small ones and for a device in software, where the trials take longer than what they save.
 fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor {
     let is_software = matches!(&a.device, CubeDevice::Wgpu(device) if device.kind == WgpuDeviceKind::Cpu);
-    let strategy = if is_software { MatmulStrategy::Cube } else { MatmulStrategy::Autotune };
+    let (left, right) = (a.shape(), b.shape());
+    let multiplications = left.num_elements() * right[right.num_dims() - 1];
+    let is_tried = !is_software && multiplications >= TRIED_FROM;
+    let strategy = if is_tried { MatmulStrategy::Autotune } else { MatmulStrategy::Cube };
     kernel::matmul::matmul(a, b, None, strategy, dtype).expect("a product that every device can launch")
 }
 

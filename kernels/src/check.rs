@@ -200,12 +200,15 @@ impl Check<'_> {
     }
 
     fn attention(&mut self) {
-        let cases: [Rows; 5] = [
+        // The last two are long enough for products, where a device has units for them.
+        let cases: [Rows; 7] = [
             (&[0, 1], [1, 1, 2], None),
             (&[0, 5, 6, 19], [4, 2, 16], None),
             (&[0, 70, 131], [9, 3, 64], None),
             (&[0, 3, 50], [2, 2, 80], Some(7)),
             (&[0, 40, 200], [4, 1, 128], None),
+            (&[0, 600, 640], [4, 2, 64], None),
+            (&[0, 700], [2, 1, 128], Some(520)),
         ];
         for (segments, heads, window) in cases {
             let (geometry, [q, kv]) = geometry(segments, heads, window);
@@ -283,14 +286,22 @@ impl Check<'_> {
                 let twin = values(twin::adapted_linear(x.clone(), twins.clone(), a_here, b_here, 0.5));
                 self.note(&named("adapted_linear"), "output".to_string(), &ours, &twin, bound);
             }
-            self.compare(
-                &format!("trainable_linear {tokens}x{inputs}x{outputs}"),
-                (&[x, w], 2),
-                bound,
-                &|x| crate::trainable_linear(x[0].clone(), x[1].clone()),
-                &|x| twin::frozen_linear(x[0].clone(), x[1].clone()),
-            );
+            self.trainable_linear([x, w]);
         }
+        // Large enough for a device to try out kernels.
+        let large = self.matrices(4, [[512, 1024], [768, 1024]]);
+        self.trainable_linear(large);
+    }
+
+    fn trainable_linear(&mut self, inputs: [Tensor<2>; 2]) {
+        let ([tokens, width], [outputs, _]) = (inputs[0].dims(), inputs[1].dims());
+        self.compare(
+            &format!("trainable_linear {tokens}x{width}x{outputs}"),
+            (&inputs, 2),
+            self.bounds.product,
+            &|x| crate::trainable_linear(x[0].clone(), x[1].clone()),
+            &|x| twin::frozen_linear(x[0].clone(), x[1].clone()),
+        );
     }
 
     fn head(&mut self) {

@@ -6,9 +6,13 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod trials;
 #[cfg(feature = "wgpu")]
 mod vulkan;
 mod watch;
+
+use std::path::Path;
 
 use burn::tensor::Device;
 
@@ -37,6 +41,15 @@ pub struct Card {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Missing(String);
+
+/// Keeps in `folder` which kernels won their trials on a device, and what was compiled for it; later processes take both from there, so that they
+/// compute the same bits. Before a device is opened; the first call counts. Where the folder cannot be written, each process makes its own trials.
+pub fn keep_trials_in(folder: &Path) {
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    trials::keep_in(folder);
+    #[cfg(not(any(feature = "cuda", feature = "wgpu")))]
+    let _ = folder;
+}
 
 /// The driver's CUDA cards, in CUDA's own order.
 ///

@@ -5,7 +5,10 @@
 //! Never: computes.
 
 use kernels::devices::{self, Card, Missing};
+use recipes::DeviceName;
 use serde::Serialize;
+
+use crate::machine::{may_be_cuda, may_be_vulkan};
 
 use super::fact::{Fact, clean};
 
@@ -39,6 +42,15 @@ impl Kinds {
     /// Asks the drivers.
     pub fn asked() -> Kinds {
         Kinds { cuda: usable("cuda", devices::cuda_cards()), vulkan: usable("vulkan", devices::vulkan_cards()) }
+    }
+
+    /// Asks the drivers that a run on `device` loads anyway.
+    pub fn of_run(device: DeviceName) -> Kinds {
+        let not_asked = || Fact::unknown(format!("not asked: the run computes on {device}"));
+        Kinds {
+            cuda: if may_be_cuda(device) { usable("cuda", devices::cuda_cards()) } else { not_asked() },
+            vulkan: if may_be_vulkan(device) { usable("vulkan", devices::vulkan_cards()) } else { not_asked() },
+        }
     }
 }
 

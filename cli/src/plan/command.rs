@@ -12,7 +12,7 @@ use planner::PlanError;
 use planner::inventory;
 use planner::report::Report;
 use planner::what_fits::{Question, what_fits};
-use recipes::Recipe;
+use recipes::{DeviceName, Recipe};
 use serde::Serialize;
 
 use super::{compare, fits_table, say, schema, svg, terminal, text};
@@ -127,7 +127,7 @@ fn list(arguments: &PlanArguments, target: &Target) -> Result<(), Failure> {
     let nvme: Vec<PathBuf> = if ssds.is_empty() { Vec::new() } else { vec![PathBuf::from(DRIVE)] };
     let capacity: u64 = ssds.iter().map(|ssd| ssd.capacity_gb.saturating_mul(1_000_000_000)).sum();
     let nvme_bytes = (!ssds.is_empty()).then_some(capacity);
-    let machine = target.machine(&nvme, Vec::new())?;
+    let machine = target.machine(&nvme, Vec::new(), DeviceName::Auto)?;
     let models: Vec<_> = inventory::known()
         .iter()
         .filter_map(|entry| entry.inventory().ok())

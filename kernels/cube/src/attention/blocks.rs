@@ -82,7 +82,7 @@ impl Blocks {
     }
 }
 
-/// A number's place in each of a unit's registers.
+/// As many registers with that value.
 #[cube]
 pub(super) fn filled(value: f32, #[comptime] count: usize) -> Array<f32> {
     let mut numbers = Array::<f32>::new(count);
