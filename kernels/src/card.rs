@@ -4,9 +4,10 @@
 //! Out:   fresh contiguous tensors, enqueued.
 //! Never: keeps a packed matrix as numbers longer than its product takes.
 //!
-//! Products are Burn's own, which has tensor cores tried out for each size.
+//! Products are Burn's own, large ones with tensor cores tried out for each size.
 
 mod attention;
+mod product;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -14,9 +15,7 @@ use std::sync::Arc;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Shape, TensorMetadata};
 use burn::tensor::{DType, FloatDType, Tensor, TensorData};
-use burn_cubecl::cubecl::device::WgpuDeviceKind;
-use burn_cubecl::kernel::matmul::MatmulStrategy;
-use burn_cubecl::kernel::{self, into_contiguous};
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeDevice};
 use cube::{AttentionShape, Buffer, Nf4, Number, Rows};
@@ -29,6 +28,7 @@ use crate::packed::PackedFormat;
 use crate::twin;
 use crate::weight::BackendWeight;
 use attention::Tiling;
+use product::product;
 
 type Weight = BackendWeight<CubeBackend>;
 
@@ -128,20 +128,6 @@ fn cast(tensor: CubeTensor, dtype: DType) -> CubeTensor {
         _ => FloatDType::F32,
     };
     if tensor.dtype == dtype { tensor } else { CubeBackend::float_cast(tensor, wanted) }
-}
-
-/// Multiplications below which no kernel is tried out: a card is done with them before the next one is enqueued.
-const TRIED_FROM: usize = 1 << 26;
-
-/// `a b` for each matrix of a batch; sums are f32, and the result in `dtype`. Which kernel is fastest is tried out once for each size, but for
-/// small ones and for a device in software, where the trials take longer than what they save.
-fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor {
-    let is_software = matches!(&a.device, CubeDevice::Wgpu(device) if device.kind == WgpuDeviceKind::Cpu);
-    let (left, right) = (a.shape(), b.shape());
-    let multiplications = left.num_elements() * right[right.num_dims() - 1];
-    let is_tried = !is_software && multiplications >= TRIED_FROM;
-    let strategy = if is_tried { MatmulStrategy::Autotune } else { MatmulStrategy::Cube };
-    kernel::matmul::matmul(a, b, None, strategy, dtype).expect("a product that every device can launch")
 }
 
 fn matmul(a: CubeTensor, b: CubeTensor) -> CubeTensor {
