@@ -7,7 +7,7 @@
 use std::fs;
 
 use anyhow::Context;
-use kernels::devices::{self, Card};
+use kernels::devices::{self, Card, Missing};
 use planner::hardware::{Catalogue, Described};
 use planner::machine::{CudaCard, MissingDevices, VulkanMemory};
 use planner::plan::DeviceChoice;
@@ -33,9 +33,8 @@ pub fn read(io: Vec<IoProfile>, device: DeviceName) -> anyhow::Result<Machine> {
     };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let processor = rates::known().unwrap_or(Rates::usual(cores));
-    let cuda = if may_be_cuda(device) { devices::cuda_cards() } else { Ok(Vec::new()) };
-    let vulkan = if may_be_vulkan(device) { devices::vulkan_cards() } else { Ok(Vec::new()) };
-    let why = |cards: &Result<Vec<Card>, devices::Missing>| cards.as_ref().err().map(ToString::to_string);
+    let [cuda, vulkan] = asked(device).map(|cards| cards.unwrap_or_else(|| Ok(Vec::new())));
+    let why = |cards: &Cards| cards.as_ref().err().map(ToString::to_string);
     let missing = MissingDevices { cuda: why(&cuda), vulkan: why(&vulkan) };
     let (cuda, vulkan) = (cuda.unwrap_or_default(), vulkan.unwrap_or_default());
     let rates = Rates { nvme: rates::drives(&io), ..processor };
@@ -62,14 +61,16 @@ pub fn read(io: Vec<IoProfile>, device: DeviceName) -> anyhow::Result<Machine> {
     })
 }
 
-/// Whether the name can mean an NVIDIA card: if it is missing, a run's device is replaced by `auto`.
-pub fn may_be_cuda(device: DeviceName) -> bool {
-    device != DeviceName::Cpu
-}
+/// Cards of a kind, or why there are none.
+pub type Cards = Result<Vec<Card>, Missing>;
 
-/// Whether the name can mean a Vulkan device.
-pub fn may_be_vulkan(device: DeviceName) -> bool {
-    matches!(device, DeviceName::Vulkan(_))
+/// CUDA's cards and Vulkan's; `None` of a kind that `device` cannot mean: its driver is not loaded.
+pub fn asked(device: DeviceName) -> [Option<Cards>; 2] {
+    match device {
+        DeviceName::Cpu => [None, None],
+        DeviceName::Auto | DeviceName::Cuda(_) => [Some(devices::cuda_cards()), None],
+        DeviceName::Vulkan(_) => [None, Some(devices::vulkan_cards())],
+    }
 }
 
 fn kilobytes(info: &str, name: &str) -> Option<u64> {

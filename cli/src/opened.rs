@@ -161,9 +161,7 @@ impl Opened {
     }
 
     fn planned(&self, arguments: &SubjectArguments, work: Work, side: Side) -> Result<InferencePlan, Failure> {
-        let of_run = self.plan.as_ref().map(|plan| plan.device.name());
-        let named = arguments.device.or(of_run).unwrap_or(DeviceName::Auto);
-        let machine = machine::read(Vec::new(), named).or_run()?;
+        let (machine, device) = self.device(arguments)?;
         let nvme = match (&arguments.nvme, &self.plan) {
             (asked, _) if !asked.is_empty() => {
                 asked.iter().map(std::path::absolute).collect::<Result<_, _>>().or_input()?
@@ -171,7 +169,6 @@ impl Opened {
             (_, Some(plan)) => plan.offload.nvme.clone(),
             _ => Vec::new(),
         };
-        let device = self.device(arguments, &machine)?;
         let request = inference::Request {
             name: tier_name(side),
             spec: self.weights.spec(),
@@ -185,18 +182,19 @@ impl Opened {
         inference::plan(&request, &machine).map_err(|error| Failure::DoesNotFit(error.into()))
     }
 
-    fn device(&self, arguments: &SubjectArguments, machine: &Machine) -> Result<DeviceChoice, Failure> {
-        let of_run = self.plan.as_ref().map(|plan| machine.device(plan.device.name()));
-        match (arguments.device, of_run) {
-            (Some(asked), _) => machine.device(asked).or_input(),
-            (None, Some(Ok(device))) => Ok(device),
-            (None, missing) => {
+    /// The device that was asked for, else the run's if it is there, else `auto`; and the machine as far as it matters to that one.
+    fn device(&self, arguments: &SubjectArguments) -> Result<(Machine, DeviceChoice), Failure> {
+        let of_run = self.plan.as_ref().map(|plan| plan.device.name()).filter(|_| arguments.device.is_none());
+        let named = arguments.device.or(of_run).unwrap_or(DeviceName::Auto);
+        let machine = machine::read(Vec::new(), named).or_run()?;
+        match (machine.device(named), of_run) {
+            (Err(missing), Some(_)) => {
+                let machine = machine::read(Vec::new(), DeviceName::Auto).or_run()?;
                 let device = machine.device(DeviceName::Auto).or_input()?;
-                if let Some(Err(missing)) = missing {
-                    eprintln!("the run's device is not used: {missing}; computing on {device}");
-                }
-                Ok(device)
+                eprintln!("the run's device is not used: {missing}; computing on {device}");
+                Ok((machine, device))
             }
+            (found, _) => found.or_input().map(|device| (machine, device)),
         }
     }
 

@@ -82,14 +82,14 @@ class Check:
         """Runs a command for as long as there is time; one that takes longer has failed, and says so."""
         left = max(1.0, self.arguments.seconds - (time.monotonic() - self.begun))
         try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=left)
+            return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=left)
         except subprocess.TimeoutExpired:
             return subprocess.CompletedProcess(command, 124, "", f"ended after {left:.0f} s: {self.arguments.seconds} s in all")
 
     def run(self, name, *command):
         """Runs tune; its output is kept. Returns (ok, stdout)."""
         log = self.out / f"{name}.txt"
-        result = self.limited([self.tune, *map(str, command)])
+        result = self.limited([self.tune, *command])
         log.write_text(f"$ tune {' '.join(map(str, command))}\n{result.stdout}\n{result.stderr}")
         if result.returncode != 0:
             self.note(name, False, f"exit {result.returncode}: {last_line(result.stderr)[:200]}", "exit 0")
@@ -362,7 +362,7 @@ def peers(check, method, model, run, precision):
     script = HERE.parent / "peers" / "peft_speed.py"
     command = [python, "-W", "ignore", script, "--model", model, "--adapter", run.adapter, "--rows", path, "--steps", arguments.steps]
     command += ["--precision", precision, "--device", device, *(["--base", "nf4"] if method == "qlora" else [])]
-    result = check.limited([*map(str, command)])
+    result = check.limited(command)
     (check.out / f"peft-{method}.txt").write_text(result.stdout + result.stderr)
     if result.returncode != 0:
         check.note(f"{method}: PEFT beside it", None, f"failed: {last_line(result.stderr)[:120]}")

@@ -4,11 +4,11 @@
 //! Out:   [`Kinds`]: names that a recipe may have, or what is missing.
 //! Never: computes.
 
-use kernels::devices::{self, Card, Missing};
+use kernels::devices::{self, Card};
 use recipes::DeviceName;
 use serde::Serialize;
 
-use crate::machine::{may_be_cuda, may_be_vulkan};
+use crate::machine::{self, Cards};
 
 use super::fact::{Fact, clean};
 
@@ -46,15 +46,16 @@ impl Kinds {
 
     /// Asks the drivers that a run on `device` loads anyway.
     pub fn of_run(device: DeviceName) -> Kinds {
-        let not_asked = || Fact::unknown(format!("not asked: the run computes on {device}"));
-        Kinds {
-            cuda: if may_be_cuda(device) { usable("cuda", devices::cuda_cards()) } else { not_asked() },
-            vulkan: if may_be_vulkan(device) { usable("vulkan", devices::vulkan_cards()) } else { not_asked() },
-        }
+        let fact = |kind, cards: Option<Cards>| match cards {
+            Some(cards) => usable(kind, cards),
+            None => Fact::unknown(format!("not asked: the run computes on {device}")),
+        };
+        let [cuda, vulkan] = machine::asked(device);
+        Kinds { cuda: fact("cuda", cuda), vulkan: fact("vulkan", vulkan) }
     }
 }
 
-fn usable(kind: &str, cards: Result<Vec<Card>, Missing>) -> Fact<Vec<Usable>> {
+fn usable(kind: &str, cards: Cards) -> Fact<Vec<Usable>> {
     let one = |(index, card): (usize, Card)| Usable {
         device: format!("{kind}:{index}"),
         name: clean(&card.name),

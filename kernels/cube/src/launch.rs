@@ -76,7 +76,8 @@ impl Number {
         }
     }
 
-    pub(crate) fn element(self) -> ElemType {
+    /// CubeCL's name for it.
+    pub fn element(self) -> ElemType {
         match self {
             Number::F32 => f32::elem_type_native(),
             Number::Bf16 => half::bf16::elem_type_native(),

@@ -11,13 +11,14 @@ use burn::backend::TensorMetadata;
 use burn::tensor::DType;
 use burn_cubecl::CubeDevice;
 use burn_cubecl::cubecl::device::WgpuDeviceKind;
-use burn_cubecl::cubecl::prelude::{ElemType, Scalar};
 use burn_cubecl::kernel::matmul::{MatmulStrategy, init_matmul_output, matmul};
 use burn_cubecl::tensor::CubeTensor;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::launch_ref;
 use cubek::matmul::multi_level::Strategy;
 use cubek::std::InputBinding;
+
+use super::number;
 
 /// Multiplications from which on kernels are tried out.
 const TRIED_FROM: usize = 1 << 26;
@@ -37,17 +38,10 @@ pub(super) fn product(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor 
 fn untried(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor {
     let out = init_matmul_output(&a, &b, dtype);
     let client = out.client.clone();
-    let [left, right, result] = [a.dtype, b.dtype, dtype].map(element);
+    let [left, right, result] = [a.dtype, b.dtype, dtype].map(|dtype| number(dtype).element());
     let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: left, rhs: right, out: result });
     let (a, b) = (InputBinding::new(a.binding(), left), InputBinding::new(b.binding(), right));
     let plain = Strategy::SimpleUnit(Default::default()).into();
     launch_ref(&plain, &client, a, b, out.clone().binding(), &mut elements).expect("the plain kernel takes all shapes");
     out
-}
-
-fn element(dtype: DType) -> ElemType {
-    match dtype {
-        DType::BF16 => half::bf16::elem_type_native(),
-        _ => f32::elem_type_native(),
-    }
 }
